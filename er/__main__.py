@@ -1,0 +1,40 @@
+"""`er VERB [Hydra overrides]`: finds the command and hands over."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+VERBS = {
+    "train": "one run: fill the cache, train above the cut, evaluate, write result.json; -m sweeps",
+    "bench": "time the arms of one model and cut, paired in one process",
+    "report": "everything under a runs folder as a table with warm and cold speedups",
+}
+
+USAGE = """\
+er: embedding recycling. Run the lower layers of a language model once, train and predict from the cache.
+
+usage: er VERB [GROUP=OPTION | KEY=VALUE ...] [-m]
+
+{verbs}
+
+er VERB --help lists the options of a verb; er VERB --cfg job shows the configuration that would run.
+"""
+
+
+def main() -> None:
+    """Run `er` from the command line."""
+    verb, *overrides = sys.argv[1:] or ["--help"]
+    usage = USAGE.format(verbs="\n".join(f"  {name:8}{does}" for name, does in VERBS.items()))
+    if verb in ("-h", "--help", "help"):
+        sys.stdout.write(usage)
+    elif verb in VERBS:
+        sys.argv = [f"er {verb}", *overrides]
+        importlib.import_module(f"er.commands.{verb}").main()
+    else:
+        sys.stderr.write(f"er: there is no verb {verb!r}; the verbs are {', '.join(VERBS)}.\n")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

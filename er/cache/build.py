@@ -1,0 +1,161 @@
+"""Fill a cache: encode what is missing, window by window, while the window before is written."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from logging import getLogger
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from er.cache import codec
+from er.cache.codec import Stored
+from er.cache.index import Keys
+from er.cache.publish import locked, sweep
+from er.cache.store import ActivationCache, Ints
+from er.errors import UserError
+
+log = getLogger(__name__)
+
+Encode: TypeAlias = Callable[[NDArray[np.intp]], Tensor]
+"""Positions of inputs -> their activations `(batch, longest, hidden)`, padded on the right, on any device."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build found and did, in entries; bytes and seconds are those of the misses."""
+
+    hits: int
+    misses: int
+    bytes: int
+    seconds: float
+
+
+def build(
+    cache: ActivationCache,
+    keys: Keys,
+    lengths: Ints,
+    encode: Encode,
+    *,
+    segment_bytes: int = 128 << 20,
+    batch_tokens: int = 8192,
+    progress: bool = True,
+) -> Built:
+    """Make sure that every key has an entry; where all have one, nothing is locked and nothing written.
+
+    `encode` is called under the space's build lock, with batches of similar length that hold at most
+    `batch_tokens` padded tokens. A segment is published for every `segment_bytes`: what a kill can lose.
+    """
+    distinct = len(np.unique(keys))
+    cache.refresh()
+    todo = cache.missing(keys)
+    if not len(todo):
+        return Built(distinct, 0, 0, 0.0)
+    _check_room(cache, lengths[todo])
+    with locked(cache.directory):
+        sweep(cache.directory)
+        cache.refresh()  # another builder may have been at it while this one waited
+        todo = cache.missing(keys)
+        log.info("%d entries cached, %d to build in %s.", distinct - len(todo), len(todo), cache.directory)
+        started = time.perf_counter()
+        window = max(1, segment_bytes // codec.token_bytes(cache.space.storage_dtype, cache.hidden))
+        _fill(cache, keys, lengths, list(_windows(todo, lengths, window)), encode, batch_tokens, progress)
+    seconds = time.perf_counter() - started
+    return Built(distinct - len(todo), len(todo), cache.size(lengths[todo]), seconds)
+
+
+def _fill(
+    cache: ActivationCache,
+    keys: Keys,
+    lengths: Ints,
+    windows: list[NDArray[np.intp]],
+    encode: Encode,
+    batch_tokens: int,
+    progress: bool,
+) -> None:
+    published: Future[None] | None = None
+    with _bar(cache, lengths, windows, progress) as bar, ThreadPoolExecutor(1, "cache-writer") as writer:
+        for window in windows:
+            started = time.perf_counter()
+            stored = _encoded(cache, lengths, window, encode, batch_tokens, bar)
+            seconds = time.perf_counter() - started
+            if published:
+                published.result()  # one window is written at a time, and an error of the writer surfaces
+            published = writer.submit(cache.publish, keys[window], lengths[window], stored, seconds)
+        if published:
+            published.result()
+
+
+def _encoded(
+    cache: ActivationCache,
+    lengths: Ints,
+    window: NDArray[np.intp],
+    encode: Encode,
+    batch_tokens: int,
+    bar: tqdm[Any],
+) -> Stored:
+    """The activations of a window, packed in the window's order whatever order they are computed in."""
+    tokens = lengths[window]
+    starts = np.cumsum(tokens) - tokens
+    packed = codec.empty(cache.space.storage_dtype, int(tokens.sum()), cache.hidden)
+    for batch in _batches(tokens, batch_tokens):
+        part = codec.encode(_cropped(encode(window[batch]), tokens[batch]), cache.space.storage_dtype)
+        rows = _rows(starts[batch], tokens[batch])
+        packed.rows.index_copy_(0, rows, part.rows.cpu())
+        if packed.scale is not None and part.scale is not None:
+            packed.scale.index_copy_(0, rows, part.scale.cpu())
+        bar.update(cache.size(tokens[batch]))
+    return packed
+
+
+def _windows(todo: NDArray[np.intp], lengths: Ints, tokens: int) -> Iterator[NDArray[np.intp]]:
+    """Cut into runs of about so many tokens, in the order of the data set."""
+    number = (np.cumsum(lengths[todo]) - lengths[todo]) // tokens
+    if len(todo):
+        yield from np.split(todo, np.flatnonzero(np.diff(number)) + 1)
+
+
+def _batches(lengths: Ints, batch_tokens: int) -> Iterator[NDArray[np.intp]]:
+    """Longest first, so that a batch that does not fit the device is met at once and not at the end."""
+    order = np.argsort(-lengths, kind="stable")
+    while len(order):
+        size = max(1, batch_tokens // int(lengths[order[0]]))
+        yield order[:size]
+        order = order[size:]
+
+
+def _cropped(padded: Tensor, lengths: Ints) -> Tensor:
+    """The real tokens of a padded batch, packed."""
+    real = torch.as_tensor(lengths, device=padded.device)
+    return padded[torch.arange(padded.shape[1], device=padded.device) < real[:, None]]
+
+
+def _rows(starts: Ints, lengths: Ints) -> Tensor:
+    """The row numbers of consecutive runs: `starts[0], starts[0] + 1, ...`, then those of the next."""
+    before = np.cumsum(lengths) - lengths
+    return torch.from_numpy(np.repeat(starts - before, lengths) + np.arange(lengths.sum()))
+
+
+def _bar(cache: ActivationCache, lengths: Ints, windows: list[NDArray[np.intp]], progress: bool) -> tqdm[Any]:
+    total = sum(cache.size(lengths[window]) for window in windows)
+    what = f"Caching {sum(map(len, windows)):,} entries"
+    return tqdm(total=total, unit="B", unit_scale=True, desc=what, disable=not progress)
+
+
+def _check_room(cache: ActivationCache, lengths: Ints) -> None:
+    existing = next(path for path in (cache.directory, *cache.directory.parents) if path.exists())
+    need, free = cache.size(lengths), shutil.disk_usage(existing).free
+    if need > free:
+        raise UserError(
+            f"Caching {len(lengths):,} entries takes {need / 1e9:,.2f} GB, but {existing} has "
+            f"{free / 1e9:,.2f} GB free. Make room, point paths.cache at a larger disk, "
+            "or choose a smaller cache.dtype or task.limit."
+        )

@@ -1,0 +1,73 @@
+"""What identifies a cached activation: the space it was computed in, and the input it was computed from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+FORMAT = 1
+"""Of spaces and segments; raise it when the code that fills a segment changes meaning."""
+
+KEY = np.dtype("V16")
+"""One entry's key as an array element: opaque bytes, compared as a whole."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """Everything that can change a cached activation, and nothing else.
+
+    Task, split, batch size and device are absent on purpose: they change which entries are wanted and
+    how fast they come, not what an entry holds.
+    """
+
+    weights: str
+    """Digest of the frozen layers' tensors and configuration, not of a name or a path."""
+    cut_layer: int
+    compute_dtype: str
+    storage_dtype: str
+    format: int = FORMAT
+
+    @property
+    def digest(self) -> str:
+        """The space's name on disk: 32 hexadecimal digits over all fields."""
+        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return blake2b(canonical.encode(), digest_size=16).hexdigest()
+
+
+def entry_key(input_ids: Sequence[int], token_type_ids: Sequence[int] | None = None) -> bytes:
+    """The 16 bytes that stand for one input, given without its padding.
+
+    Type ids count only where one of them is not zero, so a model that has none shares nothing less.
+    """
+    ids = _int32(input_ids)
+    types = _int32(() if token_type_ids is None else token_type_ids)
+    if types.size not in (0, ids.size):
+        raise ValueError(f"{ids.size} input ids but {types.size} type ids: both must come without padding.")
+    digest = blake2b(ids.size.to_bytes(8, "little"), digest_size=16)  # framed: ids never read as type ids
+    digest.update(ids.tobytes())
+    if types.any():
+        digest.update(types.tobytes())
+    return digest.digest()
+
+
+def entry_keys(
+    input_ids: Iterable[Sequence[int]], token_type_ids: Iterable[Sequence[int]] | None = None
+) -> NDArray[np.void]:
+    """The keys of many inputs, as an array of `KEY`."""
+    if token_type_ids is None:
+        return np.array([entry_key(ids) for ids in input_ids], dtype=KEY)
+    pairs = zip(input_ids, token_type_ids, strict=True)
+    return np.array([entry_key(ids, types) for ids, types in pairs], dtype=KEY)
+
+
+def _int32(ids: Sequence[int]) -> NDArray[np.int32]:
+    given = np.asarray(ids)
+    narrow = given.astype("<i4")
+    if given.ndim != 1 or not np.array_equal(narrow, given):  # numpy wraps silently; two inputs would be one
+        raise ValueError(f"Token ids must be one row of 32-bit integers, got {given.dtype} {given.shape}.")
+    return narrow

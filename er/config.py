@@ -1,0 +1,344 @@
+"""The schema of conf/: what may be set, of which type, and why."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from er.errors import UserError
+
+HERE = Path(__file__).resolve().parent
+CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
+"""The configuration folder: inside an installed package, beside it in a checkout."""
+
+
+class Kind(Enum):
+    """What a task's examples and answers look like; one module of er/tasks each."""
+
+    classification = "classification"
+
+
+class UnseenLabel(Enum):
+    """What to do about a label of dev or test that the training split never shows."""
+
+    error = "error"
+    wrong = "wrong"
+
+
+class Trains(Enum):
+    """Which weights a method trains, the head apart, which always trains."""
+
+    all = "all"
+    adapters = "adapters"
+    nothing = "nothing"
+
+
+class Head(Enum):
+    """What stands on top of the encoder."""
+
+    linear = "linear"
+    """First token -> Linear(256) -> Linear(classes), as in the paper's code."""
+    stock = "stock"
+    """The head that `transformers` puts on this architecture."""
+
+
+class Switch(Enum):
+    """Whether something is used."""
+
+    on = "on"
+    off = "off"
+
+
+class StorageDtype(Enum):
+    """How activations are stored."""
+
+    float32 = "float32"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+    int8 = "int8"
+
+
+class Precision(Enum):
+    """The compute precision, as in Lightning's `precision`."""
+
+    float32 = "32-true"
+    bfloat16 = "bf16-mixed"
+    float16 = "16-mixed"
+
+
+class OnDone(Enum):
+    """What to do when the run directory already holds a result."""
+
+    skip = "skip"
+    overwrite = "overwrite"
+    error = "error"
+
+
+@dataclass
+class Model:
+    """The encoder, and where its weights come from."""
+
+    name: str = MISSING
+    path: str = MISSING
+    """A local directory, a hub id, or `pkg://package/folder` for weights that a Python package ships."""
+    revision: str | None = None
+    """Pinned commit of a hub id: a moved branch must not silently change what is trained."""
+    attention: str = "sdpa"
+    """`attn_implementation`, always passed on so that no config file can choose it."""
+    random: bool = False
+    """Random weights of this architecture, from `config.json` alone: for timing, never for accuracy."""
+
+
+@dataclass
+class Task:
+    """What is to be learned, and from which texts."""
+
+    name: str = MISSING
+    kind: Kind = MISSING
+    path: str | None = None
+    """A directory with `train`, `dev` and `test` files, or a hub id."""
+    folder: str | None = None
+    """The folder below `paths.data` that holds this task; used instead of `path` when `paths.data` is set."""
+    builtin: str | None = None
+    """A text source that comes with the package (`stdlib_docs`); needs neither `path` nor `folder`."""
+    config: str | None = None
+    """The hub data set's configuration, where it has several."""
+    revision: str | None = None
+    """Pinned commit of the hub data set."""
+    text: list[str] = field(default_factory=lambda: ["text"])
+    """The columns that hold the text: one, or two for a pair."""
+    label: str = "label"
+    """The column that holds the answer."""
+    hub_text: list[str] | None = None
+    """The same columns on the hub, where their names differ from the files'."""
+    hub_label: str | None = None
+    unseen_label: UnseenLabel = UnseenLabel.error
+    max_length: int = 512
+    """Tokens; longer inputs are truncated, and counted."""
+    limit: int | None = None
+    """At most so many training examples, for a quick look."""
+
+
+@dataclass
+class Adapter:
+    """The adapter that a method puts above the cut."""
+
+    kind: str = "double_seq_bn"
+    """A configuration name of the `adapters` library; the paper's is two bottlenecks a layer."""
+    bottleneck: int = 256
+    """Width of the bottleneck, as an absolute dimension (paper: 256)."""
+
+
+@dataclass
+class Method:
+    """What is frozen, what is cached, what trains."""
+
+    name: str = MISSING
+    cut: int | float = MISSING
+    """Where the frozen part ends: `${cut}`, or fixed where the method itself says."""
+    trains: Trains = MISSING
+    """What trains above the cut."""
+    recycles: bool = MISSING
+    """Whether the layers below the cut are frozen, so that their activations can be cached."""
+    adapter: Adapter | None = None
+    head: Head = Head.linear
+
+
+@dataclass
+class Cache:
+    """How activations are kept."""
+
+    mode: Switch = Switch.on
+    """`off` recomputes the frozen layers in every step: the `frozen` arm."""
+    dtype: StorageDtype = StorageDtype.float32
+    segment_mb: int = 128
+    """Size at which a segment is published: what a killed builder can lose."""
+    batch_tokens: int = 8192
+    """Padded tokens in one batch of the build."""
+
+
+@dataclass
+class Optim:
+    """The optimiser's settings: all of them are part of the run."""
+
+    name: str = MISSING
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    lr: float = MISSING
+    weight_decay: float = MISSING
+    warmup: float = MISSING
+    """Warm-up of the linear schedule, as a fraction of all steps."""
+    patience: int | None = None
+    """Epochs without a better dev loss before training stops; `null` trains to the end."""
+    clip: float | None = None
+    """Largest gradient norm."""
+
+
+@dataclass
+class Trainer:
+    """The hardware, and how it is used."""
+
+    name: str = MISSING
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: Precision = Precision.float32
+    """Part of the run and of the cache key: activations computed in bfloat16 are other activations."""
+    progress: bool = True
+    deterministic: bool = True
+
+
+@dataclass
+class Logger:
+    """Where a copy of the results goes."""
+
+    name: str = MISSING
+    """`none`, `csv` or `wandb`: a mirror of `result.json`, never its source."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the Lightning logger (for `wandb`: project, group, entity, offline, ...)."""
+
+
+@dataclass
+class Paths:
+    """Where data comes from, and where activations and results go."""
+
+    data: str | None = None
+    """Local data sets, one folder each; without it tasks come from the hub."""
+    cache: str = MISSING
+    runs: str = MISSING
+
+
+@dataclass
+class Bench:
+    """How long `er bench` looks."""
+
+    batches: int = 24
+    """Training batches, the same for every arm."""
+    warmup: int = 3
+    """Rounds at the start that are not counted."""
+
+
+@dataclass
+class Config:
+    """All that can be set; every verb reads the part that it needs."""
+
+    model: Model = field(default_factory=Model)
+    task: Task = field(default_factory=Task)
+    method: Method = field(default_factory=Method)
+    cache: Cache = field(default_factory=Cache)
+    optim: Optim = field(default_factory=Optim)
+    trainer: Trainer = field(default_factory=Trainer)
+    logger: Logger = field(default_factory=Logger)
+    paths: Paths = field(default_factory=Paths)
+    bench: Bench = field(default_factory=Bench)
+    cut: int | float = 0.5
+    """The cut layer: a layer (`6`) or a fraction of the layers (`0.5`)."""
+    seed: int = 0
+    on_done: OnDone = OnDone.skip
+
+
+ConfigStore.instance().store(name="schema", node=Config)
+
+
+def settings(cfg: DictConfig) -> Config:
+    """Turn a composed configuration into checked dataclasses."""
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise UserError(f"No value for {', '.join(missing)}: set it on the command line ({missing[0]}=...).")
+    config = OmegaConf.to_object(cfg)
+    assert isinstance(config, Config)
+    check(config)
+    return config
+
+
+def check(config: Config) -> None:
+    """Refuse combinations that cannot mean anything."""
+    method, optim = config.method, config.optim
+    if method.trains is Trains.adapters and method.adapter is None:
+        raise UserError(f"method={method.name} trains adapters but names none: set method.adapter.kind.")
+    for name, value in {"epochs": optim.epochs, "batch_size": optim.batch_size, "lr": optim.lr}.items():
+        if value <= 0:
+            raise UserError(f"optim.{name}={value}: must be greater than 0.")
+    if config.task.limit is not None and config.task.limit < 1:
+        raise UserError(f"task.limit={config.task.limit}: must be at least 1, or null for all examples.")
+
+
+def cut_layer(cut: int | float, depth: int) -> int:
+    """Return the layer that `cut` means in an encoder of `depth` layers.
+
+    A whole number is a layer; a fraction is rounded to the nearest layer, as the paper's 25 % of 6 layers.
+    """
+    k = round(cut * depth) if isinstance(cut, float) else cut
+    if (isinstance(cut, float) and not 0 <= cut <= 1) or not 0 <= k <= depth:
+        raise UserError(f"cut={cut}: this encoder has {depth} layers; give a layer 0..{depth} or a fraction 0.0..1.0.")
+    return k
+
+
+def check_cut(config: Config, k: int) -> None:
+    """Refuse to cache what costs nothing to compute."""
+    if recycled(config) and k == 0:
+        raise UserError(
+            f"method={config.method.name}: cut={config.method.cut} is layer 0, so the cache would hold embeddings, "
+            "which cost nothing to compute. Set cut to 1 or more, or cache.mode=off to train above them."
+        )
+
+
+def recycled(config: Config) -> bool:
+    """Tell whether this run reads its lower activations from the cache."""
+    return config.method.recycles and config.cache.mode is Switch.on
+
+
+def identity(config: Config, k: int, sources: dict[str, str]) -> dict[str, Any]:
+    """List what makes a run this run: two runs that agree here are one.
+
+    Paths, device, logger and launcher are absent on purpose. `sources` holds the digests of the model's
+    and the task's files, so that an edited file is another run.
+    """
+    model, task, optim = config.model, config.task, asdict(config.optim)
+    optim.pop("name")
+    named = {
+        "model": {"name": model.name, "source": sources["model"], "random": model.random},
+        "task": {
+            "name": task.name,
+            "source": sources["task"],
+            "text": task.text,
+            "label": task.label,
+            "unseen_label": task.unseen_label,
+            "max_length": task.max_length,
+            "limit": task.limit,
+        },
+        "method": {"name": config.method.name, "trains": config.method.trains, "head": config.method.head},
+        "adapter": asdict(config.method.adapter) if config.method.adapter else None,
+        "cut": k,
+        "optim": optim,
+        "seed": config.seed,
+        "precision": config.trainer.precision,
+        "storage": config.cache.dtype if recycled(config) else None,
+    }
+    return _plain(named)
+
+
+def plain(config: Config) -> dict[str, Any]:
+    """Return the configuration as JSON can hold it."""
+    return _plain(asdict(config))
+
+
+def _plain(tree: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(tree, default=lambda enum: enum.value))  # type: ignore[no-any-return]
+
+
+def run_id(named: dict[str, Any]) -> str:
+    """Hash a run's identity to twelve characters."""
+    return hashlib.blake2b(json.dumps(named, sort_keys=True).encode(), digest_size=6).hexdigest()
+
+
+def run_dir(config: Config, identifier: str) -> Path:
+    """Return where the run's files live: the same for the same run, always."""
+    runs = Path(config.paths.runs).expanduser()
+    return runs / config.task.name / config.model.name / f"{config.method.name}-{identifier}"

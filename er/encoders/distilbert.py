@@ -1,0 +1,16 @@
+"""DistilBERT: BERT under other names."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from er.encoders.family import Family
+
+
+class DistilBert(Family):
+    """DistilBERT: half of BERT's layers, no token types, no pooler."""
+
+    layers = "transformer.layer"
+    samples: ClassVar[dict[str, dict[str, Any]]] = {
+        "": {"vocab_size": 96, "dim": 32, "n_heads": 4, "hidden_dim": 48, "max_position_embeddings": 64}
+    }

@@ -1,0 +1,90 @@
+"""The record of one run: what was run, what came out, what it cost."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from er.errors import UserError
+
+NAME = "result.json"
+VERSION = 1
+PACKAGES = ("er", "torch", "transformers", "adapters", "datasets", "pytorch-lightning")
+
+
+@dataclass
+class Result:
+    """What `result.json` holds; W&B gets the same."""
+
+    run_id: str
+    identity: dict[str, Any]
+    config: dict[str, Any]
+    metrics: dict[str, float]
+    seconds: dict[str, float]
+    """By phase: build, read, train, evaluate."""
+    steps: int
+    cache: dict[str, Any] | None
+    """Space digest, hits, misses, bytes, and `cost`: the seconds that building these entries took, whoever did."""
+    split: dict[str, str]
+    """For each split, whether it was given or derived."""
+    parameters: dict[str, int]
+    """How many the run held in memory while it trained, and how many it trained."""
+    history: list[dict[str, float]]
+    """The dev metrics of every epoch."""
+    env: dict[str, Any] = field(default_factory=dict)
+    version: int = VERSION
+
+
+def write(path: Path, result: Result) -> None:
+    """Make `result.json` appear whole or not at all."""
+    write_text(path, json.dumps(asdict(result), indent=2, ensure_ascii=False))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Make a file appear whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read(path: Path) -> Result:
+    """Read a record; a file that is none is a `UserError` that names it."""
+    try:
+        return Result(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is not a result of er ({error}). Delete it and run again.") from error
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Describe where a run happened: times from different hardware are never divided by each other."""
+    return {
+        "device": device,
+        "host": platform.node(),
+        "machine": platform.machine(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """Return the checkout's commit, or nothing for an installed package."""
+    checkout = Path(__file__).resolve().parents[1]
+    if not (checkout / ".git").exists():
+        return None
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,105 @@
+"""Results as tables: one row a run, one row a setting, and speedups that are paired or absent."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from er import results
+from er.errors import UserError
+from er.results import Result
+
+log = logging.getLogger(__name__)
+
+PAIRED = ["task", "model", "seed", "batch_size", "precision", "limit", "host", "device", "cpus"]
+"""What a run shares with its baseline: a speedup across hardware or batch sizes means nothing."""
+
+SETTING = ["task", "model", "method", "cut", "arm", "storage"]
+"""What the seeds of one row of the summary share."""
+
+
+def runs(folder: Path) -> pd.DataFrame:
+    """Return one row for every result below `folder`; foreign files are named and left out."""
+    rows = []
+    for path in sorted(folder.rglob(results.NAME)):
+        try:
+            rows.append(row(results.read(path)) | {"directory": str(path.parent)})
+        except UserError as error:
+            log.warning("left out: %s", error)
+    if not rows:
+        raise UserError(f"{folder} holds no finished run. Train one first (er train), or set paths.runs.")
+    return with_speedups(pd.DataFrame(rows))
+
+
+def row(result: Result) -> dict[str, Any]:
+    """Flatten a result to one row."""
+    named, seconds, cache, config = result.identity, result.seconds, result.cache or {}, result.config
+    metrics = {name.removeprefix("test/"): value for name, value in result.metrics.items() if "test/" in name}
+    return {
+        "task": named["task"]["name"],
+        "model": named["model"]["name"],
+        "method": named["method"]["name"],
+        "cut": named["cut"],
+        "arm": arm(result),
+        "storage": named["storage"] or "",
+        "seed": named["seed"],
+        "batch_size": named["optim"]["batch_size"],
+        "limit": named["task"]["limit"] or 0,
+        "precision": named["precision"],
+        **{name: result.env[name] for name in ("host", "device", "cpus")},
+        **metrics,
+        **{f"{phase}_s": value for phase, value in seconds.items()},
+        "steps": result.steps,
+        "epochs": len(result.history),
+        "step_s": (seconds["train"] + seconds["read"]) / max(result.steps, 1),
+        "cost_s": cache.get("cost", 0.0),
+        "bytes": cache.get("bytes", 0),
+        "version": config.get("version"),
+        "run_id": result.run_id,
+    }
+
+
+def arm(result: Result) -> str:
+    """Name the arm: everything trains, or the lower layers are frozen and recomputed, or recycled."""
+    if result.cache is not None:
+        return "recycled"
+    return "frozen" if result.config["method"]["recycles"] else "online"
+
+
+def with_speedups(table: pd.DataFrame, baseline: str = "finetune") -> pd.DataFrame:
+    """Add speedups in percent over `baseline`: warm (the cache exists) and cold (building it counted).
+
+    Both compare the seconds of equally many training steps, reading included, so that a run that stopped
+    early gains nothing by it. Building is counted in full for every run that uses the entries, whoever built
+    them. A run with no baseline on the same hardware gets NaN, not a guess.
+    """
+    base = table.loc[table.method == baseline, [*PAIRED, "step_s"]].drop_duplicates(PAIRED)
+    paired = table.merge(base, on=PAIRED, how="left", suffixes=("", "_base"), validate="many_to_one")
+    saved = (paired.step_s_base - paired.step_s) * paired.steps / paired.epochs
+    paired["warm"] = (paired.step_s_base / paired.step_s - 1) * 100
+    paired["cold"] = (paired.step_s_base / (paired.step_s + paired.cost_s / paired.steps) - 1) * 100
+    paired["break_even"] = (paired.cost_s / saved).where((saved > 0) & (paired.cost_s > 0))
+    return paired.drop(columns="step_s_base")
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Average the seeds of each setting; scores get their standard deviation where there are several."""
+    groups = table.groupby(SETTING, sort=False)
+    scores = [name for name in ("accuracy", "macro_f1") if name in table]
+    out = groups[["build_s", "read_s", "train_s", "evaluate_s", "warm", "cold", "break_even"]].mean()
+    out.insert(0, "seeds", groups.size())
+    for place, name in enumerate(scores, start=1):
+        out.insert(place, name, spread(groups[name].mean() * 100, groups[name].std() * 100))
+    out["cached MB"] = groups["bytes"].max() / 1e6
+    baseline = (out.index.get_level_values("method") == "finetune").tolist()
+    out.loc[baseline, ["warm", "cold"]] = float("nan")
+    return out.reset_index().drop(columns="storage" if not (table.storage != "float32").any() else [])
+
+
+def spread(mean: pd.Series, deviation: pd.Series) -> pd.Series:
+    """Write means with their deviations, where there are any."""
+    texts = mean.map("{:.2f}".format)
+    return texts.where(deviation.isna(), texts + " ± " + deviation.map("{:.2f}".format))

@@ -1,0 +1,150 @@
+"""Readers of tables: from a file to its rows, each with the place that an error should name."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from er.errors import UserError
+
+
+class Row(NamedTuple):
+    """One record of a source, and where it stands there."""
+
+    where: str
+    fields: dict[str, Any]
+
+
+Reader = Callable[[Path], Iterator[Row]]
+
+EXPECTED = 'Write one object like {"text": "...", "label": "..."} a line, or in .json a list of them.'
+
+
+def text_of(path: Path) -> str:
+    """Read a whole UTF-8 file; a byte order mark is dropped, line ends stay as they are."""
+    data = bytes_of(path)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}:{line}: not UTF-8 (byte {data[error.start]:#04x}). Convert the file: iconv -t utf-8."
+        ) from error
+
+
+def bytes_of(path: Path) -> bytes:
+    """Read a whole file."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
+
+
+def json_lines(path: Path) -> Iterator[Row]:
+    """Read one JSON object a line; blank lines are passed over."""
+    for number, line in enumerate(text_of(path).split("\n"), start=1):
+        if line.strip():
+            where = f"{path}:{number}"
+            yield Row(where, _object(_parsed(line, path, number), where))
+
+
+def json_file(path: Path) -> Iterator[Row]:
+    """Read a list of JSON objects, or, as many `.json` files are, one object a line."""
+    text = text_of(path)
+    if not text.lstrip().startswith("["):
+        yield from json_lines(path)
+        return
+    for number, value in enumerate(_parsed(text, path, 1), start=1):
+        where = f"{path}, entry {number}"
+        yield Row(where, _object(value, where))
+
+
+def _parsed(text: str, path: Path, line: int) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"{path}:{line + error.lineno - 1}"
+        raise UserError(f"{where}: no JSON ({error.msg}, column {error.colno}). {EXPECTED}") from error
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits; brackets nested 10,000 deep
+        raise UserError(f"{path}:{line}: unreadable JSON ({error}). {EXPECTED}") from error
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: a JSON {type(value).__name__} instead of an object. {EXPECTED}")
+    return value
+
+
+def csv_table(path: Path) -> Iterator[Row]:
+    """Read comma-separated values with a header; a quoted field may hold commas, quotes and line breaks."""
+    return _table(path, delimiter=",", strict=True)
+
+
+def tsv_table(path: Path) -> Iterator[Row]:
+    """Read tab-separated values with a header, one row a line.
+
+    Quotes are ordinary characters, as in GLUE: a text that opens with one would otherwise swallow the
+    rows after it.
+    """
+    return _table(path, delimiter="\t", quoting=csv.QUOTE_NONE)
+
+
+def _table(path: Path, **dialect: Any) -> Iterator[Row]:
+    text = text_of(path)
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # long documents are no mistake
+    records = _records(path, csv.reader(io.StringIO(text, newline=""), **dialect))
+    _, header = next(records, ("", []))
+    if twice := sorted({name for name in header if header.count(name) > 1}):
+        raise UserError(f"{path}:1: the header names {', '.join(map(repr, twice))} twice. Rename a column.")
+    for where, record in records:
+        if len(record) != len(header):
+            raise UserError(
+                f"{where}: {len(record)} fields, but the header has {len(header)} ({', '.join(header)}). "
+                "A field that holds a separator or a line break must be quoted in .csv and cannot stand in "
+                ".tsv; .jsonl holds any text."
+            )
+        yield Row(where, dict(zip(header, record, strict=True)))
+
+
+def _records(path: Path, reader: Any) -> Iterator[tuple[str, list[str]]]:
+    line = 0
+    while True:
+        where = f"{path}:{line + 1}"  # where the record begins; it may end on a later line
+        try:
+            record = next(reader, None)
+        except csv.Error as error:
+            raise UserError(f"{where}: broken quoting or line ends ({error}). Write it as .jsonl.") from error
+        if record is None:
+            return
+        line = reader.line_num
+        if len(record) > 1 or any(field.strip() for field in record):
+            yield where, record
+
+
+def parquet(path: Path) -> Iterator[Row]:
+    """Read the rows of a parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows = pq.ParquetFile(pa.BufferReader(bytes_of(path))).read().to_pylist()
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: not readable as parquet ({reason}). Write the file again.") from error
+    for number, fields in enumerate(rows, start=1):
+        yield Row(f"{path}, row {number}", fields)
+
+
+TABLES: dict[str, Reader] = {
+    ".jsonl": json_lines,
+    ".txt": json_lines,
+    ".json": json_file,
+    ".csv": csv_table,
+    ".tsv": tsv_table,
+    ".parquet": parquet,
+}
+"""How each suffix is read by the kinds whose examples are rows of a table."""

@@ -1,0 +1,50 @@
+"""What training may ask of a task, whatever its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+SPLITS = ("train", "dev", "test")
+
+IGNORED = -100
+"""The label that no loss looks at."""
+
+
+class Task(Protocol):
+    """Three splits of labelled text, and the measure of success on them.
+
+    A split holds *examples*, which is what is scored. Tokenised, it holds *features*, which is what a
+    model sees: one for each example, or several where a long example is cut into windows.
+    """
+
+    name: str
+    labels: list[str]
+    """The names of the outputs, in order."""
+    outputs: int
+    """Width of the head's last layer."""
+    head: str
+    """What the head reads, and so which loss it needs: `sequence`, `token` or `span`."""
+    origin: dict[str, str]
+    """For each split `given`, or `derived` where it was split off the training data."""
+    sizes: dict[str, int]
+    """The number of examples of each split."""
+    digest: str
+    """Of every example of every split: what was learned, wherever it was read from."""
+
+    def tokenize(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Dataset]:
+        """Turn every split into features: `input_ids`, `token_type_ids` if there are any, `labels`.
+
+        Nothing is padded: padding belongs to a batch.
+        """
+
+    def score(self, split: str, logits: Sequence[np.ndarray]) -> dict[str, float]:
+        """Measure the logits of a split: one array a feature, in the order of `tokenize`."""
+
+    def predictions(self, split: str, logits: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+        """Say what the logits of a split mean, one record an example that JSON can hold."""

@@ -1,0 +1,81 @@
+"""From texts to token ids, through `datasets`, without padding."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from er.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+Columns = dict[str, list[Any]]
+
+
+def features(columns: Columns, encode: Callable[[Columns], Columns]) -> Dataset:
+    """Apply `encode` to batches of the columns; what it returns replaces them."""
+    from datasets import Dataset
+
+    examples = Dataset.from_dict(columns)
+    with quiet():
+        return examples.map(
+            encode,
+            batched=True,
+            remove_columns=examples.column_names,
+            keep_in_memory=True,
+            load_from_cache_file=False,
+            new_fingerprint=uuid.uuid4().hex,  # the default hashes the live tokenizer, which changes with use
+        )
+
+
+def encoded(tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], length: int) -> tuple[Columns, int]:
+    """Tokenise one or two columns of texts; return `input_ids` and the like, and how many were truncated.
+
+    Truncation and padding are always passed: some tokenizers ship with both switched on.
+    """
+    always = {"padding": False, "return_attention_mask": False, "verbose": False}
+    columns = dict(tokenizer(*texts, truncation=False, **always))
+    long = [i for i, ids in enumerate(columns["input_ids"]) if len(ids) > length]
+    if long:
+        cut = [[column[i] for i in long] for column in texts]
+        shorter = tokenizer(*cut, truncation="longest_first", max_length=length, **always)
+        for name, values in columns.items():
+            for i, value in zip(long, shorter[name], strict=True):
+                values[i] = value
+    return columns, len(long)
+
+
+def length_limit(tokenizer: PreTrainedTokenizerBase, max_length: int, pair: bool) -> int:
+    """Return the number of tokens that an input may have: what is asked for, if the model can take it."""
+    special = tokenizer.num_special_tokens_to_add(pair)
+    limit = min(max_length, int(tokenizer.model_max_length))
+    if limit <= special + pair:
+        raise UserError(
+            f"task.max_length={max_length} leaves no room for text beside the {special} special tokens of "
+            "an input. Raise it."
+        )
+    if limit < max_length:
+        log.info("inputs are limited to the model's %d tokens (task.max_length=%d)", limit, max_length)
+    return limit
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Switch the progress bars of `datasets` off, and back on if they were."""
+    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    shown = not are_progress_bars_disabled()
+    if shown:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bars()

@@ -1,0 +1,1 @@
+"""Training above the cut: data, module, heads, methods."""

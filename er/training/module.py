@@ -1,0 +1,99 @@
+"""RecyclingModule: the layers above the cut and a head, whatever their input comes from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor
+from transformers import get_linear_schedule_with_warmup
+
+from er.config import Optim
+from er.training.heads import LOSSES
+
+if TYPE_CHECKING:
+    from er.tasks import Task
+    from er.training.methods import Parts
+
+Batch = dict[str, Any]
+
+
+class RecyclingModule(LightningModule):
+    """Upper encoder and head, fed by the cache, by the frozen lower layers, or by nothing but tokens.
+
+    A batch with `hidden` starts at the cut; without it the lower layers compute `hidden`, frozen; and with
+    neither, `upper` is the whole encoder. All three are one class, so that the arms differ in nothing else.
+    """
+
+    def __init__(self, parts: Parts, task: Task, optim: Optim) -> None:
+        super().__init__()
+        self.lower, self.upper, self.head = parts.lower, parts.upper, parts.head
+        self.task = task
+        self.optim = optim
+        self.loss = LOSSES[task.head]
+        self.logits: dict[str, list[np.ndarray]] = {}
+        """The logits of a split's last evaluation, in the split's order."""
+        self._outputs: dict[int, np.ndarray] = {}
+        self._losses: list[float] = []
+        self.strict_loading = False  # checkpoints hold only what trains
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the logits of a batch."""
+        inputs, hidden = batch["inputs"], batch.get("hidden")
+        if hidden is None and self.lower is not None:
+            hidden = self.lower(**inputs)
+        output = self.upper(**inputs) if hidden is None else self.upper(hidden, **inputs)
+        return self.head(output)  # type: ignore[no-any-return]
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """Return the loss of one batch."""
+        loss = self.loss(self(batch), batch["labels"])
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["indices"]))
+        return loss
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Collect the logits of one dev batch."""
+        self._collect(batch)
+
+    def test_step(self, batch: Batch, index: int) -> None:
+        """Collect the logits of one test batch."""
+        self._collect(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the dev metrics."""
+        self.log_dict(self._score("dev"))
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test metrics."""
+        self.log_dict(self._score("test"))
+
+    def _collect(self, batch: Batch) -> None:
+        logits = self(batch).float()
+        self._losses.append(float(self.loss(logits, batch["labels"])) * len(batch["indices"]))
+        self._outputs |= dict(zip(batch["indices"].tolist(), logits.cpu().numpy(), strict=True))
+
+    def _score(self, split: str) -> dict[str, float]:
+        """Measure what was collected, put into the split's order."""
+        self.logits[split] = [self._outputs[index] for index in sorted(self._outputs)]
+        loss = sum(self._losses) / len(self._outputs)
+        self._outputs, self._losses = {}, []
+        return {f"{split}/{k}": v for k, v in {"loss": loss, **self.task.score(split, self.logits[split])}.items()}
+
+    def trained(self) -> dict[str, Tensor]:
+        """Return the weights that this run trains, by name."""
+        return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return only what trains: the rest is the pretrained model, which is on disk already."""
+        return dict(self.trained())
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW over what trains, and a linear schedule with warm-up."""
+        trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trainable, lr=self.optim.lr, weight_decay=self.optim.weight_decay)
+        steps = int(self.trainer.estimated_stepping_batches)
+        warmup = round(steps * self.optim.warmup)
+        schedule = get_linear_schedule_with_warmup(optimizer, warmup, steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,67 @@
+"""Makes sure that the activations of a run exist, and tells each split where they lie."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from er.cache import ActivationCache, Built, Encode, Space, build
+from er.config import Config, Precision
+from er.encoders import Lower, fingerprint
+from er.training.data import Split, Tokens
+
+log = logging.getLogger(__name__)
+
+AUTOCAST = {Precision.bfloat16: torch.bfloat16, Precision.float16: torch.float16}
+
+
+def open_cache(config: Config, lower: Lower, k: int, hidden: int) -> ActivationCache:
+    """Open the space of these frozen layers, at this cut and in these dtypes."""
+    space = Space(fingerprint(lower), k, config.trainer.precision.name, config.cache.dtype.name)
+    return ActivationCache(Path(config.paths.cache).expanduser(), space, hidden)
+
+
+def recycle(
+    cache: ActivationCache, lower: Lower, splits: dict[str, Split], config: Config, device: torch.device
+) -> Built:
+    """Fill the cache with what these splits miss, and resolve where each of their activations lies."""
+    tokens = Tokens.joined([split.tokens for split in splits.values()])
+    built = fill(cache, tokens, encoder(lower.to(device), tokens, config.trainer.precision, device), config)
+    log.info("cache %s: %d hits, %d built", cache.directory, built.hits, built.misses)
+    for split in splits.values():
+        split.cache, split.where = cache, cache.locate(split.tokens.keys())
+    return built
+
+
+def fill(cache: ActivationCache, tokens: Tokens, encode: Encode, config: Config) -> Built:
+    """Build the activations of `tokens` that the cache does not have."""
+    return build(
+        cache,
+        tokens.keys(),
+        tokens.lengths,
+        encode,
+        segment_bytes=config.cache.segment_mb << 20,
+        batch_tokens=config.cache.batch_tokens,
+        progress=config.trainer.progress,
+    )
+
+
+def encoder(lower: Lower, tokens: Tokens, precision: Precision, device: torch.device) -> Encode:
+    """Return the function that computes the activations of some rows of `tokens`."""
+
+    def encode(indices: np.ndarray) -> Tensor:
+        inputs = {name: column.to(device) for name, column in tokens.batch(indices).items()}
+        with autocast(precision, device):
+            return lower(**inputs)  # type: ignore[no-any-return]
+
+    return encode
+
+
+def autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """Compute as the trainer will: an activation in another precision is another activation."""
+    dtype = AUTOCAST.get(precision)
+    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)

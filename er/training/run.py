@@ -1,0 +1,183 @@
+"""One run, from its configuration to its result."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import Trainer, seed_everything
+from safetensors.torch import save_file
+
+from er import config as settings
+from er import encoders, results
+from er.config import Config, OnDone
+from er.errors import UserError
+from er.results import Result
+from er.tasks import Task, load_task
+from er.timing import Stopwatch
+from er.training import loggers
+from er.training.data import RecyclingDataModule, Split, Tokens
+from er.training.loop import Record, build_trainer
+from er.training.methods import Parts, assemble
+from er.training.module import RecyclingModule
+from er.training.recycle import open_cache, recycle
+
+log = logging.getLogger(__name__)
+
+WEIGHTS = "weights.safetensors"
+"""What a run trained: the weights above the cut that moved, and the head."""
+
+PREDICTIONS = "predictions.jsonl"
+"""What the run says of every test example."""
+
+CHECKPOINTS = "checkpoints"
+
+
+def run(config: Config) -> Result:
+    """Do one run, unless it is done already; what an interrupted run has done is not done again."""
+    task = load_task(config.task, data_folder(config))
+    depth = encoders.depth(encoders.load_config(config.model))
+    k = settings.cut_layer(config.method.cut, depth)
+    settings.check_cut(config, k)
+    named = settings.identity(config, k, {"model": encoders.source(config.model), "task": task.digest})
+    directory = settings.run_dir(config, settings.run_id(named))
+    if (done := finished(directory, config.on_done)) is not None:
+        return done
+    log.info("%s: cut at layer %d of %d", directory, k, depth)
+    result = _train(config, task, k, named, directory)
+    log.info("%s: %s", directory, _summary(result))
+    return result
+
+
+def data_folder(config: Config) -> Path | None:
+    """Return the folder of local data sets, if there is one."""
+    return Path(config.paths.data).expanduser() if config.paths.data else None
+
+
+def finished(directory: Path, on_done: OnDone) -> Result | None:
+    """Return the result that is there, as far as the run may keep it."""
+    path = directory / results.NAME
+    if not path.exists():
+        return None
+    if on_done is OnDone.error:
+        raise UserError(f"{directory} holds a result already. Set on_done=skip or on_done=overwrite.")
+    if on_done is OnDone.overwrite:
+        shutil.rmtree(directory)
+        return None
+    result = results.read(path)
+    log.info("%s: done already, skipped: %s", directory, _summary(result))
+    return result
+
+
+def _train(config: Config, task: Task, k: int, named: dict[str, Any], directory: Path) -> Result:
+    seed_everything(config.seed, verbose=False)
+    splits = tokenized(config, task)
+    parts = assemble(config, k, task)
+    record = Record(Stopwatch())
+    with loggers.opened(config, settings.run_id(named), directory) as logger:
+        trainer = build_trainer(config, directory / CHECKPOINTS, record, logger)
+        record.clock.device = trainer.strategy.root_device
+        cached = _recycle(config, parts, splits, k, record.clock)
+        module = RecyclingModule(parts, task, config.optim)
+        data = RecyclingDataModule(splits, config.optim.batch_size, config.seed)
+        test = fit(trainer, module, data, directory / CHECKPOINTS)
+        result = Result(
+            run_id=settings.run_id(named),
+            identity=named,
+            config=settings.plain(config),
+            metrics=record.best() | test,
+            seconds=_seconds(record.clock, data.clock),
+            steps=trainer.global_step,
+            cache=cached,
+            split=task.origin,
+            parameters=_parameters(module),
+            history=record.history,
+            env=results.environment(_device(trainer.strategy.root_device)),
+        )
+        loggers.mirror(logger, result)
+    _keep(directory, module, task, result)
+    return result
+
+
+def tokenized(config: Config, task: Task) -> dict[str, Split]:
+    """Turn the task's splits into tokens and labels."""
+    tokenizer = encoders.load_tokenizer(config.model)
+    return {
+        name: Split(Tokens.of(features, tokenizer.pad_token_id), torch.tensor(features["labels"][:]))
+        for name, features in task.tokenize(tokenizer).items()
+    }
+
+
+def _recycle(
+    config: Config, parts: Parts, splits: dict[str, Split], k: int, clock: Stopwatch
+) -> dict[str, Any] | None:
+    """Fill the cache and let go of the lower layers; what is recorded says what it cost."""
+    if parts.lower is None or not settings.recycled(config):
+        return None
+    cache = open_cache(config, parts.lower, k, parts.config.hidden_size)
+    clock.start("build")
+    built = recycle(cache, parts.lower, splits, config, clock.device)
+    clock.stop()
+    parts.lower = None  # everything is a hit from here on
+    where = np.concatenate([split.where for split in splits.values()])
+    return {
+        "space": cache.space.digest,
+        "hits": built.hits,
+        "misses": built.misses,
+        "bytes": cache.nbytes(where),
+        "cost": cache.cost(where),
+    }
+
+
+def fit(trainer: Trainer, module: RecyclingModule, data: RecyclingDataModule, checkpoints: Path) -> dict[str, float]:
+    """Train, from the last epoch of an interrupted run if there is one, and test the best weights once."""
+    last = checkpoints / "last.ckpt"
+    if last.exists():
+        log.info("going on from %s", last)
+    trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
+    best = trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
+    trainer.test(module, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
+
+
+def _keep(directory: Path, module: RecyclingModule, task: Task, result: Result) -> None:
+    """Leave in the run directory what is worth keeping, the record last."""
+    weights = {name: weight.contiguous().cpu() for name, weight in module.trained().items()}
+    save_file(weights, directory / WEIGHTS)
+    rows = task.predictions("test", module.logits["test"])
+    results.write_text(directory / PREDICTIONS, "".join(json.dumps(row) + "\n" for row in rows))
+    results.write(directory / results.NAME, result)
+    shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
+
+
+def _seconds(run: Stopwatch, reading: Stopwatch) -> dict[str, float]:
+    """Split the wall-clock time into build, read, train and evaluate, each second counted once."""
+    read = reading.seconds["read"]
+    seconds = run.seconds
+    return {
+        "build": seconds["build"],
+        "read": read,
+        "train": seconds["train"] - read,
+        "evaluate": seconds["evaluate"],
+    }
+
+
+def _parameters(module: RecyclingModule) -> dict[str, int]:
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in module.parameters()]
+    return {"held": sum(size for size, _ in sizes), "trained": sum(size for size, trains in sizes if trains)}
+
+
+def _device(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _summary(result: Result) -> str:
+    shown = ("test/accuracy", "test/macro_f1")
+    metrics = ", ".join(f"{name} {result.metrics[name]:.4f}" for name in shown if name in result.metrics)
+    return f"{metrics}, {sum(result.seconds.values()):.1f} s"

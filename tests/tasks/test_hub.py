@@ -1,0 +1,132 @@
+"""The hub's code path on a local folder in hub format: `load_dataset` treats both alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import huggingface_hub
+import pytest
+
+from er import config
+from er.errors import UserError
+from er.tasks import hub, load_task
+from er.tasks.tokens import quiet
+
+MakeTask = Callable[..., config.Task]
+
+
+@pytest.fixture(autouse=True)
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+
+Repository = Callable[..., str]
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Callable[..., str]:
+    """Write splits as parquet, as the hub does: `repository(train={...columns...}, classes=[...])`."""
+
+    def write(classes: list[str] | None = None, **splits: dict[str, list[Any]]) -> str:
+        folder = tmp_path / "repository"
+        for split, columns in splits.items():
+            kinds = {"label": datasets.ClassLabel(names=classes)} if classes else {}
+            features = datasets.Features({name: datasets.Value("string") for name in columns} | kinds)
+            data = datasets.Dataset.from_dict(columns, features=features)
+            with quiet():
+                data.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+        return str(folder)
+
+    return write
+
+
+COLUMNS = {"text": ["one", "two", "three"], "label": [0, 1, 1]}
+
+
+def test_class_numbers_become_their_names(task: MakeTask, repository: Repository) -> None:
+    path = repository(["no", "yes"], train=COLUMNS, validation=COLUMNS, test=COLUMNS)
+
+    rows = hub.read(task(path=path))
+
+    assert list(rows) == ["train", "dev", "test"]
+    assert [row.fields for row in rows["dev"]] == [
+        {"text": "one", "label": "no"},
+        {"text": "two", "label": "yes"},
+        {"text": "three", "label": "yes"},
+    ]
+    assert rows["dev"][1].where == f"{path}[validation], row 2"
+
+
+def test_names_may_differ_from_those_of_the_files(task: MakeTask, repository: Repository) -> None:
+    path = repository(train={"string": ["one"], "intent": ["x"], "label": ["unused"]})
+
+    rows = hub.read(task(path=path, hub_text=["string"], hub_label="intent"))
+
+    assert (rows["train"][0].fields["text"], rows["train"][0].fields["label"]) == ("one", "x")
+
+
+def test_a_missing_column_is_named(task: MakeTask, repository: Repository) -> None:
+    path = repository(train={"string": ["one"], "label": ["x"]})
+
+    with pytest.raises(UserError, match=r"no column 'text'; it has: string, label.*task\.hub_text"):
+        hub.read(task(path=path))
+
+
+def test_columns_must_match_in_number(task: MakeTask) -> None:
+    with pytest.raises(UserError, match=r"hub_text=.* as many columns"):
+        hub.read(task(path="some/id", hub_text=["a", "b"]))
+
+
+def test_hidden_answers_are_named(task: MakeTask, repository: Repository) -> None:
+    path = repository(["no", "yes"], train=COLUMNS, test=COLUMNS | {"label": [0, -1, -1]})
+
+    with pytest.raises(UserError, match=r"\[test\], row 2: column 'label' is -1.*hides"):
+        hub.read(task(path=path))
+
+
+def test_only_the_columns_of_the_task_are_looked_at(task: MakeTask, repository: Repository) -> None:
+    path = repository(["no", "yes"], train=COLUMNS | {"label": [-1, -1, -1], "answer": ["a", "b", "b"]})
+
+    assert hub.read(task(path=path, hub_label="answer"))["train"][0].fields["label"] == "a"
+
+
+def test_a_missing_label_is_named(task: MakeTask, repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = repository(["no", "yes"], train=COLUMNS | {"label": [0, None, 1]})
+    monkeypatch.setattr("er.tasks.sources._local", lambda path: None)
+
+    with pytest.raises(UserError, match=r"\[train\], row 2: column 'label' should hold a label"):
+        load_task(task(path=path), None)
+
+
+def test_train_is_required(task: MakeTask, repository: Repository) -> None:
+    with pytest.raises(UserError, match="no split 'train', only: test"):
+        hub.read(task(path=repository(test=COLUMNS)))
+
+
+def test_missing_splits_are_taken_from_train(
+    task: MakeTask, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = {"text": [f"text {i}" for i in range(100)], "label": ["a", "b"] * 50}
+    path = repository(train=columns)
+    monkeypatch.setattr("er.tasks.sources._local", lambda path: None)
+
+    assert load_task(task(path=path), None).origin["dev"] == "derived"
+
+
+@pytest.mark.parametrize("path", ["nobody/no-such-data-set", "no-such-data-set"])
+def test_a_hub_that_cannot_be_reached_is_a_user_error(path: str, task: MakeTask) -> None:
+    with pytest.raises(UserError, match=rf"{path} is no directory here.*hub did not give it.*paths\.data"):
+        load_task(task(path=path), None)
+
+
+def test_nothing_is_printed(task: MakeTask, repository: Repository, capfd: pytest.CaptureFixture[str]) -> None:
+    path = repository(train=COLUMNS)
+    hub.read(task(path=path))
+
+    assert capfd.readouterr() == ("", "")
+    assert not datasets.are_progress_bars_disabled()

@@ -1,0 +1,124 @@
+"""Every option composes, and a run's name says what was trained and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from er.config import CONF, Config, cut_layer, identity, run_dir, run_id
+from er.errors import UserError
+
+Composed = Callable[..., Config]
+
+GROUPS = ("model", "task", "method", "cache", "optim", "trainer", "logger")
+OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+EXPERIMENTS = [f"experiment={path.stem}" for path in sorted((CONF / "experiment").glob("*.yaml"))]
+GENERIC = ["model.path=here", "task.path=here"]
+"""What `model=hf` and the tasks for one's own data ask of the user; harmless elsewhere."""
+SOURCES = {"model": "m", "task": "t"}
+
+
+def name_of(config: Config, k: int = 3) -> str:
+    return str(run_dir(config, run_id(identity(config, k, SOURCES)))).removeprefix(config.paths.runs)
+
+
+@pytest.mark.parametrize("option", OPTIONS + EXPERIMENTS)
+def test_every_option_composes_and_is_checked(composed: Composed, option: str) -> None:
+    config = composed(option, *(GENERIC if option in ("model=hf", "task=classification") else []))
+
+    group, name = option.split("=")
+    assert getattr(getattr(config, group, None), "name", name) == name
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "paths.runs=elsewhere",
+        "paths.cache=elsewhere",
+        "paths.data=elsewhere",
+        "trainer=cpu",
+        "trainer.progress=false",
+        "logger=wandb",
+        "on_done=overwrite",
+        "cache.segment_mb=1",
+        "model.attention=eager",
+    ],
+)
+def test_where_and_how_a_run_happens_is_not_in_its_name(composed: Composed, change: str) -> None:
+    assert name_of(composed(change)) == name_of(composed())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "task=scicite",
+        "model=bert_base",
+        "method=reduced",
+        "method.head=stock",
+        "method.adapter.bottleneck=64",
+        "method.adapter.kind=seq_bn",
+        "optim.lr=0.5",
+        "optim.epochs=99",
+        "optim.batch_size=7",
+        "seed=1",
+        "trainer.precision=bfloat16",
+        "cache.dtype=float16",
+        "cache.mode=off",
+        "task.limit=5",
+        "task.max_length=7",
+    ],
+)
+def test_whatever_changes_the_training_changes_the_name(composed: Composed, change: str) -> None:
+    assert name_of(composed(change)) != name_of(composed())
+
+
+def test_the_cut_and_the_sources_are_in_the_name(composed: Composed) -> None:
+    config = composed()
+
+    names = {
+        run_id(identity(config, k, {"model": model, "task": task}))
+        for k in (2, 3)
+        for model in "ab"
+        for task in "ab"
+    }
+
+    assert len(names) == 8
+
+
+@given(depth=st.integers(1, 48), data=st.data())
+def test_a_cut_is_a_layer_of_the_encoder(depth: int, data: st.DataObject) -> None:
+    layer = data.draw(st.integers(0, depth))
+    fraction = data.draw(st.floats(0, 1))
+
+    assert cut_layer(layer, depth) == layer
+    assert 0 <= cut_layer(fraction, depth) <= depth
+    assert cut_layer(0.5, 2 * depth) == depth
+
+
+@pytest.mark.parametrize(("fraction", "k"), [(0.25, 2), (0.33, 2), (0.5, 3), (0.66, 4), (0.75, 4), (1.0, 6)])
+def test_fractions_of_six_layers_are_the_papers(fraction: float, k: int) -> None:
+    assert cut_layer(fraction, 6) == k
+
+
+@pytest.mark.parametrize("cut", [-1, 7, 1.5, -0.1])
+def test_a_cut_outside_the_encoder_is_refused(cut: int | float) -> None:
+    with pytest.raises(UserError, match=r"6 layers"):
+        cut_layer(cut, 6)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["model=hf"], "model.path"),
+        (["optim.epochs=0"], "optim.epochs=0"),
+        (["optim.lr=-1"], "optim.lr=-1"),
+        (["task.limit=0"], "task.limit=0"),
+        (["method=reduced_adapters", "method.adapter=null"], "method.adapter"),
+    ],
+)
+def test_impossible_settings_are_named(composed: Composed, overrides: list[str], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        composed(*overrides)
