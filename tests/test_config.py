@@ -79,10 +79,7 @@ def test_the_cut_and_the_sources_are_in_the_name(composed: Composed) -> None:
     config = composed()
 
     names = {
-        run_id(identity(config, k, {"model": model, "task": task}))
-        for k in (2, 3)
-        for model in "ab"
-        for task in "ab"
+        run_id(identity(config, k, {"model": model, "task": task})) for k in (2, 3) for model in "ab" for task in "ab"
     }
 
     assert len(names) == 8

@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from er.cache import codec
 from er.cache.codec import Stored
-from er.cache.index import Keys
+from er.cache.key import Ints, Keys
 from er.cache.publish import locked, sweep
-from er.cache.store import ActivationCache, Ints
+from er.cache.store import ActivationCache
 from er.errors import UserError
 
 log = getLogger(__name__)
@@ -105,7 +105,7 @@ def _encoded(
     """The activations of a window, packed in the window's order whatever order they are computed in."""
     tokens = lengths[window]
     starts = np.cumsum(tokens) - tokens
-    packed = codec.empty(cache.space.storage_dtype, int(tokens.sum()), cache.hidden)
+    packed = codec.empty(cache.space.storage_dtype, (int(tokens.sum()),), cache.hidden)
     for batch in _batches(tokens, batch_tokens):
         part = codec.encode(_cropped(encode(window[batch]), tokens[batch]), cache.space.storage_dtype)
         rows = _rows(starts[batch], tokens[batch])

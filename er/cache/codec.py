@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ STORAGE = {
 }
 """Storage dtype to the dtype of the stored rows; int8 rows have a float32 scale per token beside them."""
 
+Bytes: TypeAlias = NDArray[np.uint8]
+
 _INT8_MAX = 127
 
 
@@ -29,10 +31,10 @@ class Stored(NamedTuple):
     scale: Tensor | None
 
 
-def empty(storage: str, tokens: int, hidden: int) -> Stored:
-    """Room for so many tokens, to be filled piece by piece."""
-    scale = torch.empty(tokens) if storage == "int8" else None
-    return Stored(torch.empty(tokens, hidden, dtype=STORAGE[storage]), scale)
+def empty(storage: str, shape: tuple[int, ...], hidden: int) -> Stored:
+    """Room for tokens in this shape, to be filled piece by piece."""
+    scale = torch.empty(shape) if storage == "int8" else None
+    return Stored(torch.empty(*shape, hidden, dtype=STORAGE[storage]), scale)
 
 
 def token_bytes(storage: str, hidden: int) -> int:
@@ -49,16 +51,16 @@ def encode(x: Tensor, storage: str) -> Stored:
     return _quantised(x) if storage == "int8" else Stored(x.to(STORAGE[storage]), None)
 
 
-def decode(stored: Stored, into: Tensor) -> None:
-    """Write stored rows into a tensor of their shape, in the dtype of that tensor."""
-    into.copy_(stored.rows)
-    if stored.scale is not None:
-        into.mul_(stored.scale[:, None])
+def decode(stored: Stored, dtype: torch.dtype) -> Tensor:
+    """Stored activations of any shape, as numbers to compute with."""
+    x = stored.rows.to(dtype)
+    return x if stored.scale is None else x.mul_(stored.scale[..., None])
 
 
-def memory(x: Tensor) -> NDArray[np.uint8]:
-    """The bytes of a contiguous tensor, without a copy; numpy itself has no bfloat16."""
-    return x.view(torch.uint8).numpy()
+def memories(stored: Stored) -> list[Bytes]:
+    """The bytes of rows and, where there are any, scales, without a copy: a token's are the last axis."""
+    tensors = [stored.rows] if stored.scale is None else [stored.rows, stored.scale[..., None]]
+    return [x.view(torch.uint8).numpy() for x in tensors]  # through bytes, as numpy has no bfloat16
 
 
 def _quantised(x: Tensor) -> Stored:
@@ -77,6 +79,6 @@ def _refusal(x: Tensor, storage: str, limit: float) -> str:
             "Compute them in a wider dtype (float32 or bfloat16), or check the model's weights."
         )
     return (
-        f"An activation of {x.abs().max().item():.6g} does not fit {storage}, whose largest value is {limit:.6g}. "
+        f"An activation of {x.abs().max().item():.6g} does not fit {storage}, which ends at {limit:.6g}. "
         "Use cache.dtype=bfloat16 or cache.dtype=float32."
     )

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from er.cache.key import KEY
+from er.cache.key import KEY, Keys
 from er.cache.segment import Segment
 
 PLACE = np.dtype([("segment", "i4"), ("entry", "i4"), ("start", "i8"), ("length", "i4")])
@@ -17,7 +17,6 @@ Locations: TypeAlias = NDArray[np.void]
 
 It means something only to the cache that gave it, and to copies of that cache.
 """
-Keys: TypeAlias = NDArray[np.void]
 
 
 class Index(NamedTuple):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ FORMAT = 1
 
 KEY = np.dtype("V16")
 """One entry's key as an array element: opaque bytes, compared as a whole."""
+
+Keys: TypeAlias = NDArray[np.void]
+Ints: TypeAlias = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def entry_key(input_ids: Sequence[int], token_type_ids: Sequence[int] | None = N
 
 def entry_keys(
     input_ids: Iterable[Sequence[int]], token_type_ids: Iterable[Sequence[int]] | None = None
-) -> NDArray[np.void]:
+) -> Keys:
     """The keys of many inputs, as an array of `KEY`."""
     if token_type_ids is None:
         return np.array([entry_key(ids) for ids in input_ids], dtype=KEY)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from datetime import datetime, timezone
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +18,8 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from er.cache.codec import Stored, memory
-from er.cache.key import FORMAT, KEY
+from er.cache.codec import Stored
+from er.cache.key import FORMAT, KEY, Ints, Keys
 from er.errors import UserError
 
 PAGE = 4096
@@ -29,14 +30,12 @@ LENGTH, CHECKSUM = np.dtype("<i4"), np.dtype("<u8")
 ENTRY_BYTES = LENGTH.itemsize + KEY.itemsize + CHECKSUM.itemsize
 """What an entry takes in the table."""
 
-Bytes = NDArray[np.uint8]
-
 
 class Table(NamedTuple):
     """What a segment says of its entries, in their order in the file."""
 
-    lengths: NDArray[np.int32]
-    keys: NDArray[np.void]
+    lengths: Ints
+    keys: Keys
     checksums: NDArray[np.uint64]
 
     def tobytes(self) -> bytes:
@@ -111,17 +110,11 @@ def name(head: bytes, table: bytes) -> str:
     return digest.hexdigest()
 
 
-def scale_memory(stored: Stored) -> Bytes:
-    """The bytes of the scales, a row per token, of no width where there are none."""
-    if stored.scale is None:
-        return np.empty((len(stored.rows), 0), np.uint8)
-    return memory(stored.scale[:, None])
-
-
-def checksum(rows: bytes | memoryview, scale: bytes | memoryview) -> int:
-    """The hash of one entry's rows and scales."""
-    digest = xxhash.xxh3_64(rows)
-    digest.update(scale)
+def checksum(parts: Iterable[bytes | memoryview]) -> int:
+    """The hash of one entry: of its rows, and its scales where it has any."""
+    digest = xxhash.xxh3_64()
+    for part in parts:
+        digest.update(part)
     return digest.intdigest()
 
 
@@ -140,5 +133,5 @@ def _metadata(space: str, tokens: int, entries: int, seconds: float) -> dict[str
         "tokens": str(tokens),
         "entries": str(entries),
         "seconds": repr(float(seconds)),
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import mmap
 import os
-import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from er.cache import layout
-from er.cache.codec import STORAGE, Stored, memory
-from er.cache.key import FORMAT
-from er.cache.layout import Bytes, Table, damaged
+from er.cache.codec import Bytes, Stored, memories
+from er.cache.key import FORMAT, Ints, Keys
+from er.cache.layout import Table, damaged
 from er.cache.publish import publish
 from er.errors import UserError
 
 
+class Block(NamedTuple):
+    """A run of the file that holds so many bytes for every token: the rows, or their scales."""
+
+    offset: int
+    width: int
+
+
 class Mapped(NamedTuple):
-    """A segment's memory in this process, as bytes (to hash) and as tensors (to read)."""
+    """A segment's memory in this process, and each block of it as `(tokens, width)`."""
 
     map: mmap.mmap
-    rows: Bytes
-    scale: Bytes
-    stored: Stored
+    blocks: list[Bytes]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +49,7 @@ class Segment:
     hidden: int
     seconds: float
     """What computing these entries cost."""
-    offset: int
-    """Where the first row lies in the file."""
+    blocks: list[Block]
     size: int
     table: Table = field(repr=False)
     seen: NDArray[np.bool_] = field(repr=False)
@@ -68,7 +70,7 @@ class Segment:
             tokens=tokens,
             hidden=hidden,
             seconds=float(about["seconds"]),
-            offset=len(head),
+            blocks=_blocks(header, len(head)),
             size=len(head) + header["checksums"]["data_offsets"][1],
             table=Table.frombytes(table, entries),
             seen=np.zeros(entries, dtype=bool),
@@ -80,45 +82,30 @@ class Segment:
         return np.cumsum(self.table.lengths, dtype=np.int64) - self.table.lengths
 
     @cached_property
-    def row_bytes(self) -> int:
-        """What one token's row takes, without its scale."""
-        return self.hidden * STORAGE[self.storage].itemsize
-
-    @cached_property
-    def scale_bytes(self) -> int:
-        """What one token's scale takes."""
-        return 4 if self.storage == "int8" else 0
-
-    @cached_property
-    def scale_offset(self) -> int:
-        """Where the first scale lies in the file."""
-        return self.offset + self.tokens * self.row_bytes
-
-    @cached_property
     def mapped(self) -> Mapped:
         """The activations, mapped read-only; a page comes from the disk when it is touched or advised."""
         map = _mapped(self.path, self.size)
-        rows = _bytes(map, self.offset, self.tokens, self.row_bytes)
-        scale = _bytes(map, self.scale_offset, self.tokens, self.scale_bytes)
-        _will_need(map, self.scale_offset, scale.size)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of read-only memory; nothing here writes to it
-            x = torch.from_numpy(rows).view(STORAGE[self.storage])
-            factors = torch.from_numpy(scale).view(torch.float32)[:, 0] if self.scale_bytes else None
-        return Mapped(map, rows, scale, Stored(x, factors))
+        blocks = [
+            np.frombuffer(map, np.uint8, self.tokens * width, offset).reshape(self.tokens, width)
+            for offset, width in self.blocks
+        ]
+        return Mapped(map, blocks)
 
-    def entry(self, number: int, start: int, length: int) -> Stored:
-        """One entry as it is stored, hashed against the table the first time that this process reads it."""
-        (_, rows, scale, (x, factors)), end = self.mapped, start + length
+    def entry(self, number: int, start: int, length: int) -> list[Bytes]:
+        """One entry's part of each block, hashed the first time that this process reads it."""
+        parts = [block[start : start + length] for block in self.mapped.blocks]
         if not self.seen[number]:
-            if layout.checksum(rows[start:end].data, scale[start:end].data) != self.table.checksums[number]:
+            if layout.checksum(part.data for part in parts) != self.table.checksums[number]:
                 raise damaged(self.path, self.wrong(number))
             self.seen[number] = True
-        return Stored(x[start:end], None if factors is None else factors[start:end])
+        return parts
 
     def advise(self, start: int, length: int) -> None:
-        """Have the system fetch these rows, so that a batch waits for the disk once and not page by page."""
-        _will_need(self.mapped.map, self.offset + start * self.row_bytes, length * self.row_bytes)
+        """Have the system fetch these tokens, so that a batch waits for the disk once, not page by page."""
+        for offset, width in self.blocks:
+            begin = offset + start * width
+            page = begin - begin % mmap.PAGESIZE
+            self.mapped.map.madvise(mmap.MADV_WILLNEED, page, begin - page + length * width)
 
     def wrong(self, number: int) -> str:
         """What is said of an entry whose bytes have changed."""
@@ -134,22 +121,19 @@ def write(
     directory: Path,
     space: str,
     storage: str,
-    keys: NDArray[np.void],
-    lengths: NDArray[np.integer[Any]],
+    keys: Keys,
+    lengths: Ints,
     stored: Stored,
     seconds: float,
 ) -> Path:
     """Publish one segment of packed entries, whole or not at all."""
-    rows, scale = memory(stored.rows), layout.scale_memory(stored)
-    ends = np.cumsum(lengths)
+    blocks, ends = memories(stored), np.cumsum(lengths)
     spans = [slice(*span) for span in zip((ends - lengths).tolist(), ends.tolist(), strict=True)]
-    checksums = np.array(
-        [layout.checksum(rows[span].data, scale[span].data) for span in spans], layout.CHECKSUM
-    )
-    table = Table(lengths.astype(layout.LENGTH), keys, checksums).tobytes()
+    checksums = [layout.checksum(block[span].data for block in blocks) for span in spans]
+    table = Table(lengths, keys, np.array(checksums, layout.CHECKSUM)).tobytes()
     head = layout.header(space, storage, stored, len(keys), seconds)
     path = directory / f"{layout.name(head, table)}{layout.SUFFIX}"
-    publish(path, [head, rows.data, scale.data, table])
+    publish(path, [head, *(block.data for block in blocks), table])
     return path
 
 
@@ -158,24 +142,26 @@ def verify(path: Path) -> list[str]:
     try:
         segment = Segment.open(path)
         with open(path, "rb") as file:
-            wrong = [number for number, found in enumerate(_checksums(file.fileno(), segment)) if not found]
+            found = np.array(_checksums(file.fileno(), segment), layout.CHECKSUM)
     except (UserError, OSError) as error:
         return [str(error)]
-    return [f"{path}: {segment.wrong(number)}" for number in wrong]
+    wrong = np.flatnonzero(found != segment.table.checksums)
+    return [f"{path}: {segment.wrong(int(number))}" for number in wrong]
 
 
-def _checksums(file: int, segment: Segment) -> list[bool]:
-    """Whether each entry is right, by ordinary reads: in a map, a bad disk would kill the process."""
-    rows, scale = segment.row_bytes, segment.scale_bytes
-    found = [
+def _checksums(file: int, segment: Segment) -> list[int]:
+    """The entries' checksums by ordinary reads: through a map, a bad disk would kill the process."""
+    return [
         layout.checksum(
-            os.pread(file, length * rows, segment.offset + start * rows),
-            os.pread(file, length * scale, segment.scale_offset + start * scale),
+            os.pread(file, length * width, offset + start * width) for offset, width in segment.blocks
         )
         for start, length in zip(segment.starts.tolist(), segment.table.lengths.tolist(), strict=True)
     ]
-    right: list[bool] = (np.array(found, layout.CHECKSUM) == segment.table.checksums).tolist()
-    return right
+
+
+def _blocks(header: dict[str, Any], begin: int) -> list[Block]:
+    offsets = [header[name]["data_offsets"] for name in ("x", "scale") if name in header]
+    return [Block(begin + start, (end - start) // header["x"]["shape"][0]) for start, end in offsets]
 
 
 def _mapped(path: Path, size: int) -> mmap.mmap:
@@ -191,13 +177,3 @@ def _mapped(path: Path, size: int) -> mmap.mmap:
         raise damaged(path, f"it has {len(map):,} bytes, its header says {size:,}")
     map.madvise(mmap.MADV_RANDOM)  # else a cold disk is read many times over, ahead of every page
     return map
-
-
-def _bytes(map: mmap.mmap, offset: int, tokens: int, width: int) -> Bytes:
-    return np.frombuffer(map, np.uint8, tokens * width, offset).reshape(tokens, width)
-
-
-def _will_need(map: mmap.mmap, start: int, length: int) -> None:
-    aligned = start - start % mmap.PAGESIZE
-    if length:
-        map.madvise(mmap.MADV_WILLNEED, aligned, length + start - aligned)

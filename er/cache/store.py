@@ -6,26 +6,25 @@ import json
 import os
 import re
 import resource
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from er.cache.codec import STORAGE, Stored, decode, encode, token_bytes
-from er.cache.index import Index, Keys, Locations, once
-from er.cache.key import Space
+from er.cache.codec import STORAGE, Bytes, Stored, decode, empty, encode, memories, token_bytes
+from er.cache.index import Index, Locations, once
+from er.cache.key import Ints, Keys, Space
 from er.cache.layout import ENTRY_BYTES, SUFFIX
 from er.cache.publish import publish, writing
 from er.cache.segment import Segment, write
 from er.errors import UserError
-
-Ints: TypeAlias = NDArray[np.integer[Any]]
 
 IDENTITY = "space.json"
 SEGMENT = re.compile(rf"[0-9a-f]{{32}}{re.escape(SUFFIX)}")
@@ -83,20 +82,21 @@ class ActivationCache:
 
     def read(self, where: Locations, dtype: torch.dtype = torch.float32) -> Tensor:
         """Activations `(batch, longest, hidden)` of these entries, zero where they are padded."""
-        lengths = where["length"].tolist()
-        batch = torch.empty(len(lengths), max(lengths, default=0), self.hidden, dtype=dtype)
-        rows = list(zip(batch, lengths, strict=True))
-        self._fill([row[:length] for row, length in rows], where)
-        for row, length in rows:
-            row[length:].zero_()
-        return batch
+        longest = int(where["length"].max(initial=0))
+        batch = empty(self.space.storage_dtype, (len(where), longest), self.hidden)
+        with self._entries(where) as entries:
+            for block, into in enumerate(memories(batch)):
+                _pad([entry[block] for entry in entries], into)
+        return decode(batch, dtype)
 
     def packed(self, where: Locations, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """Activations `(tokens, hidden)` of these entries, one after the other, and their lengths."""
         lengths = torch.from_numpy(where["length"].astype(np.int64))
-        x = torch.empty(int(lengths.sum()), self.hidden, dtype=dtype)
-        self._fill(torch.split(x, lengths.tolist()), where)
-        return x, lengths
+        x = empty(self.space.storage_dtype, (int(lengths.sum()),), self.hidden)
+        with self._entries(where) as entries:
+            for block, into in enumerate(memories(x)):
+                np.concatenate([entry[block] for entry in entries] or [into], out=into)
+        return decode(x, dtype), lengths
 
     def fetch(self, where: Locations) -> None:
         """Have these entries brought from the disk while something else is done."""
@@ -133,14 +133,14 @@ class ActivationCache:
             write(self.directory, self.space.digest, storage, keys, lengths, stored, seconds)
         self.refresh()
 
-    def _fill(self, parts: Iterable[Tensor], where: Locations) -> None:
-        """Decode each entry into its part, after asking for all that may still lie on the disk."""
+    @contextmanager
+    def _entries(self, where: Locations) -> Iterator[list[list[Bytes]]]:
+        """Each entry's rows, and its scales where there are any, to be copied before this ends."""
         places = where.tolist()
         cold = [self._paging or not self._segments[segment].seen[entry] for segment, entry, _, _ in places]
-        self.fetch(where[cold])
+        self.fetch(where[cold])  # all are asked for before the first is waited for
         faults = _disk_faults()
-        for part, (segment, entry, start, length) in zip(parts, places, strict=True):
-            decode(self._segments[segment].entry(entry, start, length), part)
+        yield [self._segments[segment].entry(*place) for segment, *place in places]
         if not any(cold) and _disk_faults() > faults:
             self._paging = True  # memory does not hold what was read before: ask every time from now on
 
@@ -191,10 +191,16 @@ class ActivationCache:
     def _write_identity(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         if not (self.directory / IDENTITY).exists():
-            created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            created = datetime.now(UTC).isoformat(timespec="seconds")
             text = json.dumps(self._identity() | {"about": self.about, "created": created}, indent=2)
             publish(self.directory / IDENTITY, [text.encode() + b"\n"])
 
 
 def _disk_faults() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_majflt
+
+
+def _pad(parts: list[Bytes], into: Bytes) -> None:
+    for row, part in zip(into, parts, strict=True):
+        row[: len(part)] = part
+        row[len(part) :] = 0  # cheaper than zeroing everything before

@@ -68,7 +68,9 @@ def table(record: dict[str, Any]) -> str:
             }
             for arm in seconds
         ]
-    shown = pd.DataFrame(rows).to_markdown(index=False, tablefmt="simple", floatfmt=("", "", ".1f", ".2f", ".2f", ".3f"))
+    shown = pd.DataFrame(rows).to_markdown(
+        index=False, tablefmt="simple", floatfmt=("", "", ".1f", ".2f", ".2f", ".3f")
+    )
     build = ratio(record["seconds"]["build"], "build", "plain")
     head = "{task}, {model}, {method}, cut at layer {k} of {depth}, batches of {batch_size}".format(**record)
     return f"{head}\n\n{shown}\n\nbuilding the cache / a plain forward of the {record['k']} layers: {build:.3f}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig
@@ -35,7 +36,7 @@ def main(cfg: DictConfig) -> None:
 
     runs = tables.runs(folder)
     summary = tables.summary(runs).rename(columns=HEADINGS)
-    shown = {"index": False, "floatfmt": ".1f", "missingval": "", "disable_numparse": [3]}
+    shown: dict[str, Any] = {"index": False, "floatfmt": ".1f", "missingval": "", "disable_numparse": [3]}
     results.write_text(folder / "runs.csv", runs.to_csv(index=False))
     results.write_text(folder / "report.md", summary.to_markdown(tablefmt="github", **shown) + f"\n\n{NOTE}")
     sys.stdout.write(summary.to_markdown(tablefmt="simple", **shown) + f"\n\n{NOTE}")

@@ -103,6 +103,9 @@ def split(model: PreTrainedModel, k: int) -> tuple[Lower, Upper]:
     can be cut. The model stays whole and usable, and shares its weights with both parts: training the upper part trains
     the model. The weights that make the activations are frozen, in the model as well (`requires_grad`), and with them
     those that layers above the cut also read: relative position tables, DeBERTa's norm of them, T5's tied embeddings.
+
+    Initialise `adapters` before the cut, and leave the layers below `k` out of every adapter. To change device or
+    dtype, move the model before it is cut, or both parts.
     """
     depth = family_of(model.config.model_type).depth(model)
     if not 0 <= k <= depth:

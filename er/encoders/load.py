@@ -47,7 +47,7 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
     """
     config = load_config(model)
     found = folder(model, TOKENIZER)
-    if not any(path.name != "config.json" for pattern in TOKENIZER for path in found.glob(pattern)):
+    if not any(True for pattern in TOKENIZER for _ in found.glob(pattern)):
         raise UserError(f"{found} has no tokenizer (tokenizer.json, vocab.txt, spm.model or the like). Copy it there.")
     try:
         with _quiet():

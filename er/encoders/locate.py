@@ -55,8 +55,9 @@ def settings(model: Model) -> tuple[dict[str, Any], Path]:
 def refuse_code(said: Mapping[str, Any], path: Path) -> None:
     """Raise if a configuration names code: `transformers` 4 runs some of it without asking (CVE-2026-4372)."""
     for name, value in said.items():
+        inner_choice = name.startswith("_attn_implementation") and not isinstance(value, bool)  # a mere flag is common
         kernel = name == "attn_implementation" and "/" in json.dumps(value)
-        if name == "auto_map" or name.startswith("_attn_implementation") or kernel:
+        if name == "auto_map" or inner_choice or kernel:
             raise UserError(
                 f"{path} sets {name!r} to {value!r}: loading it could download and run somebody's code. "
                 "Nothing was loaded. If you trust the weights, remove that line from a copy of the model."

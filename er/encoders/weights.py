@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import pickle
-import shutil
+import tempfile
 from pathlib import Path
 
 import torch
@@ -47,10 +47,12 @@ def converted(source: Path) -> Path:
     if not target.is_dir():
         log.info("converting the pickled weights of %s into safetensors, once: %s", source, target)
         tensors = {name: tensor for path in pickles for name, tensor in _unpickled(path).items()}
-        temporary = target.with_suffix(f".{os.getpid()}.tmp")
-        temporary.mkdir(parents=True)
-        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
-        _publish(temporary, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+            whole = Path(temporary) / "whole"
+            whole.mkdir()
+            save_file(tensors, whole / "model.safetensors", metadata={"format": "pt"})
+            _publish(whole, target)
     return target
 
 
@@ -77,10 +79,9 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
     return {name: tensor.clone().contiguous() for name, tensor in loaded.items()}  # safetensors writes no shared memory
 
 
-def _publish(temporary: Path, target: Path) -> None:
+def _publish(whole: Path, target: Path) -> None:
     try:
-        temporary.rename(target)
+        whole.rename(target)
     except OSError:
-        shutil.rmtree(temporary)
         if not target.is_dir():  # another process that came first is as good
             raise

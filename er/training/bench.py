@@ -6,7 +6,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -137,6 +136,7 @@ def builds(config: Config, task: Task, k: int, split: Split, device: torch.devic
     assert parts.lower is not None
     lower = parts.lower.to(device)
     tokens = split.tokens.rows(np.arange(min(BUILD_ENTRIES, len(split.tokens))))
+    quiet = replace(config, trainer=replace(config.trainer, progress=False))
     seen: list[np.ndarray] = []
     encode = encoder(lower, tokens, config.trainer.precision, device)
 
@@ -147,8 +147,8 @@ def builds(config: Config, task: Task, k: int, split: Split, device: torch.devic
     def build(turn: int) -> None:
         seen.clear()
         with tempfile.TemporaryDirectory(prefix="er-build-") as folder:
-            cache = open_cache(replace(config, paths=replace(config.paths, cache=folder)), lower, k, parts.config.hidden_size)
-            fill(cache, tokens, recorded, replace(config, trainer=replace(config.trainer, progress=False)))
+            fresh = replace(quiet, paths=replace(config.paths, cache=folder))
+            fill(open_cache(fresh, lower, k, parts.config.hidden_size), tokens, recorded, fresh)
 
     def plain(turn: int) -> None:
         for indices in seen:

@@ -49,9 +49,7 @@ class BucketedBatches(Sampler[list[int]]):
         order = random.permutation(len(self.lengths))
         size = self.batch_size * WINDOW
         windows = [order[start : start + size] for start in range(0, len(order), size)]
-        batches = [
-            batch for window in windows for batch in batches_of(window[self._sorted(window)], self.batch_size)
-        ]
+        batches = [batch for window in windows for batch in batches_of(window[self._sorted(window)], self.batch_size)]
         for index in random.permutation(len(batches)):
             yield batches[index].tolist()
 
@@ -94,7 +92,8 @@ class Tokens:
 
     def keys(self) -> np.ndarray:
         """Return the key of each row in any cache."""
-        return entry_keys(self.columns["input_ids"], self.columns.get("token_type_ids"))
+        columns: Any = self.columns
+        return entry_keys(columns["input_ids"], columns.get("token_type_ids"))
 
     def batch(self, indices: np.ndarray) -> dict[str, Tensor]:
         """Return the model's inputs for these rows, padded to the longest."""

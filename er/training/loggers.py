@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from er.config import Config
 from er.errors import UserError
 from er.results import Result
 
 if TYPE_CHECKING:
-    from pytorch_lightning.loggers import Logger
+    from pytorch_lightning.loggers import Logger, WandbLogger
 
 LOGGERS = ("none", "csv", "wandb")
 
@@ -51,9 +51,10 @@ def mirror(logger: Logger | None, result: Result) -> None:
         return
     record = asdict(result)
     logger.log_hyperparams({"config": record["config"], "identity": record["identity"], "env": record["env"]})
-    if hasattr(logger.experiment, "summary"):
+    if result.config["logger"]["name"] == "wandb":
         parts = ("metrics", "seconds", "steps", "cache", "parameters", "split")
-        logger.experiment.summary.update(flat({part: record[part] for part in parts}))
+        summary: Any = cast("WandbLogger", logger).experiment.summary
+        summary.update(flat({part: record[part] for part in parts}))
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

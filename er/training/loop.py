@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from pathlib import Path
@@ -103,7 +104,10 @@ class Progress(Callback):
         """Close the bar."""
         self.bar.close()
 
-    on_exception = on_train_end  # type: ignore[assignment]
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        """Close the bar, so that the error begins on a line of its own."""
+        if hasattr(self, "bar"):
+            self.bar.close()
 
 
 def build_trainer(config: Config, directory: Path, record: Record, logger: Logger | None) -> Trainer:
@@ -136,6 +140,7 @@ def build_trainer(config: Config, directory: Path, record: Record, logger: Logge
 
 def quieten() -> None:
     """Silence what Lightning says of decisions that were made on purpose, and of its own dependencies."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # importing it has set its own level
     for message in (
         "does not have many workers",
         r"module\(s\) in eval mode",

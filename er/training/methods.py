@@ -47,7 +47,7 @@ def assemble(config: Config, k: int, task: Task) -> Parts:
     return Parts(lower, upper.train(), head, model.config)
 
 
-def drop_unused_pooler(model: nn.Module, head: Head) -> None:
+def drop_unused_pooler(model: Any, head: Head) -> None:
     """Remove the pooler that a bare encoder computes for nobody: our head reads the hidden states."""
     if head is Head.linear and getattr(model, "pooler", None) is not None:
         model.pooler = None
@@ -63,7 +63,7 @@ def freeze(upper: nn.Module, trains: Trains, stock_head: list[nn.Parameter]) -> 
         parameter.requires_grad = True
 
 
-def stock_head(model: nn.Module) -> list[nn.Parameter]:
+def stock_head(model: Any) -> list[nn.Parameter]:
     """List the parameters of a `transformers` model that lie above its layers: the pooler and the head."""
     encoder = model.base_model
     pooler = getattr(encoder, "pooler", None)

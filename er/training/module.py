@@ -85,9 +85,9 @@ class RecyclingModule(LightningModule):
         """Return the weights that this run trains, by name."""
         return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Return only what trains: the rest is the pretrained model, which is on disk already."""
-        return dict(self.trained())
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save only what trains: the rest is the pretrained model, which is on disk already."""
+        checkpoint["state_dict"] = self.trained()
 
     def configure_optimizers(self) -> Any:
         """Return AdamW over what trains, and a linear schedule with warm-up."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +113,7 @@ def tokenized(config: Config, task: Task) -> dict[str, Split]:
     }
 
 
-def _recycle(
-    config: Config, parts: Parts, splits: dict[str, Split], k: int, clock: Stopwatch
-) -> dict[str, Any] | None:
+def _recycle(config: Config, parts: Parts, splits: dict[str, Split], k: int, clock: Stopwatch) -> dict[str, Any] | None:
     """Fill the cache and let go of the lower layers; what is recorded says what it cost."""
     if parts.lower is None or not settings.recycled(config):
         return None

@@ -134,7 +134,7 @@ def train(upper: nn.Module, activation: torch.Tensor, inputs: dict[str, torch.Te
     return upper.eval()(activation, **inputs)
 
 
-@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in NO_PREFIX])
+@pytest.mark.parametrize("family", ["bert", "deberta-v2+conv", "distilbert", "t5"])
 def test_memory_below_the_cut_is_freed_with_adapters_too(adapters: ModuleType, family: str) -> None:
     model = adapted(adapters, family, 2)
     upper = split(model, 2)[1]

@@ -122,7 +122,6 @@ def test_random_weights_need_no_weights_and_follow_the_seed(checkpoint: Path) ->
     [
         ("_attn_implementation_internal", "somebody/kernels"),
         ("_attn_implementation", "somebody/kernels"),
-        ("_attn_implementation_autoset", True),
         ("attn_implementation", "somebody/kernels"),
         ("attn_implementation", {"": "somebody/kernels"}),
         ("auto_map", {"AutoModel": "modeling.Evil"}),
@@ -145,6 +144,10 @@ def test_a_configuration_that_names_code_is_refused_before_anything_is_loaded(
     for load in (load_config, load_tokenizer):
         with pytest.raises(UserError, match="run somebody's code"):
             load(model(checkpoint))
+
+
+def test_a_flag_that_older_versions_wrote_names_no_code(checkpoint: Path) -> None:
+    assert load_model(model(edited(checkpoint, _attn_implementation_autoset=True)))
 
 
 def test_a_kernel_named_by_the_user_is_refused_too(checkpoint: Path) -> None:
