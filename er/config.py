@@ -23,6 +23,9 @@ class Kind(Enum):
     """What a task's examples and answers look like; one module of er/tasks each."""
 
     classification = "classification"
+    pair_classification = "pair_classification"
+    tagging = "tagging"
+    extractive_qa = "extractive_qa"
 
 
 class UnseenLabel(Enum):
@@ -113,15 +116,27 @@ class Task:
     revision: str | None = None
     """Pinned commit of the hub data set."""
     text: list[str] = field(default_factory=lambda: ["text"])
-    """The columns that hold the text: one, or two for a pair."""
+    """The columns that hold the text: one, or two for a pair; the tokens; or a question and its passage."""
     label: str = "label"
     """The column that holds the answer."""
+    columns: list[str] | None = None
+    """Names for the columns of `.tsv`, `.csv` and tab-separated `.txt` files that have no header."""
+    label_names: list[str] | None = None
+    """What the labels 0, 1, ... stand for, where the files hold numbers."""
     hub_text: list[str] | None = None
     """The same columns on the hub, where their names differ from the files'."""
     hub_label: str | None = None
+    hub_splits: dict[str, str] | None = None
+    """The hub's name of each split that is read: `{train: train, dev: validation_matched}`."""
     unseen_label: UnseenLabel = UnseenLabel.error
     max_length: int = 512
-    """Tokens; longer inputs are truncated, and counted."""
+    """Tokens; longer inputs are truncated, and counted, or where each token matters cut into windows."""
+    stride: int = 128
+    """Tokens that neighbouring windows of a long input share; half a window at most."""
+    max_windows: int | None = None
+    """At most so many windows of a passage; what lies behind them is not read."""
+    max_answer: int = 30
+    """Tokens that an extracted answer may have."""
     limit: int | None = None
     """At most so many training examples, for a quick look."""
 
@@ -265,8 +280,10 @@ def check(config: Config) -> None:
     for name, value in {"epochs": optim.epochs, "batch_size": optim.batch_size, "lr": optim.lr}.items():
         if value <= 0:
             raise UserError(f"optim.{name}={value}: must be greater than 0.")
-    if config.task.limit is not None and config.task.limit < 1:
-        raise UserError(f"task.limit={config.task.limit}: must be at least 1, or null for all examples.")
+    for name, least in {"limit": 1, "max_windows": 1, "max_answer": 1, "stride": 0}.items():
+        number = getattr(config.task, name)
+        if number is not None and number < least:
+            raise UserError(f"task.{name}={number}: must be at least {least}.")
 
 
 def cut_layer(cut: int | float, depth: int) -> int:
@@ -311,6 +328,9 @@ def identity(config: Config, k: int, sources: dict[str, str]) -> dict[str, Any]:
             "label": task.label,
             "unseen_label": task.unseen_label,
             "max_length": task.max_length,
+            "stride": task.stride,
+            "max_windows": task.max_windows,
+            "max_answer": task.max_answer,
             "limit": task.limit,
         },
         "method": {"name": config.method.name, "trains": config.method.trains, "head": config.method.head},

@@ -15,6 +15,9 @@ from er.errors import UserError
 
 NAME = "result.json"
 VERSION = 1
+SCORES = ("accuracy", "macro_f1", "entity_f1", "em", "f1")
+"""The scores that a summary shows, of those that a task has."""
+
 PACKAGES = ("er", "torch", "transformers", "adapters", "datasets", "pytorch-lightning")
 
 

@@ -88,7 +88,7 @@ def with_speedups(table: pd.DataFrame, baseline: str = "finetune") -> pd.DataFra
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Average the seeds of each setting; scores get their standard deviation where there are several."""
     groups = table.groupby(SETTING, sort=False)
-    scores = [name for name in ("accuracy", "macro_f1") if name in table]
+    scores = [name for name in results.SCORES if name in table]
     out = groups[["build_s", "read_s", "train_s", "evaluate_s", "warm", "cold", "break_even"]].mean()
     out.insert(0, "seeds", groups.size())
     for place, name in enumerate(scores, start=1):
@@ -96,10 +96,18 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     out["cached MB"] = groups["bytes"].max() / 1e6
     baseline = (out.index.get_level_values("method") == "finetune").tolist()
     out.loc[baseline, ["warm", "cold"]] = float("nan")
-    return out.reset_index().drop(columns="storage" if not (table.storage != "float32").any() else [])
+    return out.reset_index()
+
+
+def common(table: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+    """Take the settings that all rows share out of a table, and say them in one line."""
+    shared = [name for name in SETTING if name in table and len(table) > 1 and len(set(table[name]) - {""}) == 1]
+    said = ", ".join(f"{name} {max(map(str, table[name]))}" for name in shared)
+    return said, table.drop(columns=shared)
 
 
 def spread(mean: pd.Series, deviation: pd.Series) -> pd.Series:
     """Write means with their deviations, where there are any."""
     texts = mean.map("{:.2f}".format)
-    return texts.where(deviation.isna(), texts + " ± " + deviation.map("{:.2f}".format))
+    texts = texts.where(deviation.isna(), texts + " ± " + deviation.map("{:.2f}".format))
+    return texts.where(mean.notna(), "")  # tasks of one table need not share their scores

@@ -31,7 +31,7 @@ Encode: TypeAlias = Callable[[NDArray[np.intp]], Tensor]
 
 @dataclass(frozen=True)
 class Built:
-    """What a build found and did, in entries; bytes and seconds are those of the misses."""
+    """What a build found and did, in entries; bytes and seconds are those of the misses, without any waiting."""
 
     hits: int
     misses: int
@@ -54,7 +54,9 @@ def build(
     `encode` is called under the space's build lock, with batches of similar length that hold at most
     `batch_tokens` padded tokens. A segment is published for every `segment_bytes`: what a kill can lose.
     """
-    distinct = len(np.unique(keys))
+    distinct, lengths = len(np.unique(keys)), np.asarray(lengths, np.int64)
+    if len(lengths) != len(keys) or (lengths < 1).any():
+        raise ValueError(f"{len(keys)} keys need as many lengths, all above zero, got {lengths}.")
     cache.refresh()
     todo = cache.missing(keys)
     if not len(todo):

@@ -44,6 +44,7 @@ def token_bytes(storage: str, hidden: int) -> int:
 
 def encode(x: Tensor, storage: str) -> Stored:
     """Activations `(tokens, hidden)` as they are stored, or a `UserError` where they would not survive it."""
+    x = x.detach().contiguous()
     low, high = torch.aminmax(x)  # one pass, where isfinite takes several; NaN fails both comparisons
     limit = torch.finfo(torch.float32 if storage == "int8" else STORAGE[storage]).max
     if not (low >= -limit and high <= limit):

@@ -19,6 +19,7 @@ KEY = np.dtype("V16")
 
 Keys: TypeAlias = NDArray[np.void]
 Ints: TypeAlias = NDArray[np.integer[Any]]
+Ids: TypeAlias = Sequence[int] | Ints
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Space:
         return blake2b(canonical.encode(), digest_size=16).hexdigest()
 
 
-def entry_key(input_ids: Sequence[int], token_type_ids: Sequence[int] | None = None) -> bytes:
+def entry_key(input_ids: Ids, token_type_ids: Ids | None = None) -> bytes:
     """The 16 bytes that stand for one input, given without its padding.
 
     Type ids count only where one of them is not zero, so a model that has none shares nothing less.
@@ -59,9 +60,7 @@ def entry_key(input_ids: Sequence[int], token_type_ids: Sequence[int] | None = N
     return digest.digest()
 
 
-def entry_keys(
-    input_ids: Iterable[Sequence[int]], token_type_ids: Iterable[Sequence[int]] | None = None
-) -> Keys:
+def entry_keys(input_ids: Iterable[Ids], token_type_ids: Iterable[Ids] | None = None) -> Keys:
     """The keys of many inputs, as an array of `KEY`."""
     if token_type_ids is None:
         return np.array([entry_key(ids) for ids in input_ids], dtype=KEY)
@@ -69,7 +68,7 @@ def entry_keys(
     return np.array([entry_key(ids, types) for ids, types in pairs], dtype=KEY)
 
 
-def _int32(ids: Sequence[int]) -> NDArray[np.int32]:
+def _int32(ids: Ids) -> NDArray[np.int32]:
     given = np.asarray(ids)
     narrow = given.astype("<i4")
     if given.ndim != 1 or not np.array_equal(narrow, given):  # numpy wraps silently; two inputs would be one

@@ -152,9 +152,7 @@ def verify(path: Path) -> list[str]:
 def _checksums(file: int, segment: Segment) -> list[int]:
     """The entries' checksums by ordinary reads: through a map, a bad disk would kill the process."""
     return [
-        layout.checksum(
-            os.pread(file, length * width, offset + start * width) for offset, width in segment.blocks
-        )
+        layout.checksum(os.pread(file, length * width, offset + start * width) for offset, width in segment.blocks)
         for start, length in zip(segment.starts.tolist(), segment.table.lengths.tolist(), strict=True)
     ]
 

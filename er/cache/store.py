@@ -39,9 +39,7 @@ class ActivationCache:
     def __init__(self, root: Path, space: Space, hidden: int, about: Mapping[str, str] | None = None) -> None:
         """Open the space; `about` is for whoever lists it (a model's name), and identifies nothing."""
         if space.storage_dtype not in STORAGE:
-            raise UserError(
-                f"cache.dtype={space.storage_dtype} is unknown: choose one of {', '.join(STORAGE)}."
-            )
+            raise UserError(f"cache.dtype={space.storage_dtype} is unknown: choose one of {', '.join(STORAGE)}.")
         self.directory = Path(root) / space.digest
         self.space = space
         self.hidden = hidden
@@ -120,14 +118,12 @@ class ActivationCache:
 
     def publish(self, keys: Keys, lengths: Ints, activations: Tensor | Stored, seconds: float) -> None:
         """Write packed activations `(tokens, hidden)` as one segment, whole or not at all, and take it up."""
-        storage = self.space.storage_dtype
+        storage, lengths = self.space.storage_dtype, np.asarray(lengths, np.int64)
         stored = encode(activations, storage) if isinstance(activations, Tensor) else activations
         if not len(keys) == len(lengths) > 0 or np.min(lengths) < 1:
             raise ValueError(f"{len(keys)} keys need as many lengths, all above zero, got {lengths}.")
         if stored.rows.shape != (lengths.sum(), self.hidden):
-            raise ValueError(
-                f"{tuple(stored.rows.shape)} rows where {lengths.sum()} tokens of {self.hidden} belong."
-            )
+            raise ValueError(f"{tuple(stored.rows.shape)} rows where {lengths.sum()} tokens of {self.hidden} belong.")
         with writing(self.directory):
             self._write_identity()
             write(self.directory, self.space.digest, storage, keys, lengths, stored, seconds)
@@ -179,9 +175,7 @@ class ActivationCache:
         except FileNotFoundError:
             return
         except (OSError, ValueError, LookupError, TypeError) as error:
-            raise UserError(
-                f"{path} is unreadable ({error}). Delete {self.directory}: it is rebuilt."
-            ) from error
+            raise UserError(f"{path} is unreadable ({error}). Delete {self.directory}: it is rebuilt.") from error
         if not same:
             raise UserError(
                 f"{path} describes another space or another format ({found}), expected {self._identity()}. "

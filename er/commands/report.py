@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig
 
 from er.config import CONF, settings
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 HEADINGS = {
     "build_s": "build s",
     "read_s": "read s",
     "train_s": "train s",
-    "evaluate_s": "evaluate s",
+    "evaluate_s": "eval s",
     "macro_f1": "macro-F1",
+    "entity_f1": "entity F1",
+    "em": "EM",
+    "f1": "answer F1",
     "warm": "warm %",
     "cold": "cold %",
-    "break_even": "break-even epochs",
+    "break_even": "even after",
 }
 
 NOTE = """\
-Accuracy and macro-F1 in percent, on test. warm, cold: speedup of a training step over finetune on the same
-hardware, (t_finetune / t - 1) x 100, with the cache there and with building it counted.
+Scores in percent, on test. warm, cold: speedup of a training step over finetune on the same
+hardware, (t_finetune / t - 1) x 100, with the cache there and with building it counted; even after: the
+epochs that pay for the building.
 """
 
 
@@ -35,9 +42,15 @@ def main(cfg: DictConfig) -> None:
     from er import results, tables
 
     runs = tables.runs(folder)
-    summary = tables.summary(runs).rename(columns=HEADINGS)
-    shown: dict[str, Any] = {"index": False, "floatfmt": ".1f", "missingval": "", "disable_numparse": [3]}
+    said, summary = tables.common(tables.summary(runs))
+    summary = summary.rename(columns=HEADINGS).astype(object).where(summary.notna().to_numpy(), "")
     results.write_text(folder / "runs.csv", runs.to_csv(index=False))
-    results.write_text(folder / "report.md", summary.to_markdown(tablefmt="github", **shown) + f"\n\n{NOTE}")
-    sys.stdout.write(summary.to_markdown(tablefmt="simple", **shown) + f"\n\n{NOTE}")
+    results.write_text(folder / "report.md", text(said, summary, "github"))
+    sys.stdout.write(text(said, summary, "simple"))
     sys.stdout.write(f"{len(runs)} runs in {folder}; this table: {folder}/report.md; every run: {folder}/runs.csv\n")
+
+
+def text(said: str, summary: pd.DataFrame, style: str) -> str:
+    """Write the summary as text: what all rows share, the rows, and what the columns mean."""
+    rows = summary.to_markdown(tablefmt=style, index=False, floatfmt=".1f", disable_numparse=False)
+    return f"{said}\n\n{rows}\n\n{NOTE}"

@@ -58,7 +58,8 @@ class Lower(nn.Module):
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the weights that make the activations, by name within the encoder, sorted."""
-        yield from sorted((name, tensor) for name, tensor in self.encoder.state_dict().items() if self.acts(name))
+        weights = self.encoder.state_dict(keep_vars=True)
+        yield from ((name, weights[name]) for name in sorted(weights) if self.acts(name))
 
 
 class Upper(nn.Module):

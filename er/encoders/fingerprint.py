@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from hashlib import blake2b
 from typing import Any
 
 import torch
-import xxhash
 from torch import Tensor
 from transformers import PretrainedConfig
 
 from er.encoders.cut import Lower
+from er.encoders.stored import on_disk
 
 # Depth, head and decoder lie above the cut; dropout is off below it; the rest is names and bookkeeping. A field that is
 # forgotten here costs a rebuild, one too many would serve wrong activations: when in doubt, leave it out.
@@ -30,13 +31,17 @@ NO_SAY = re.compile(
 )
 
 
-def fingerprint(lower: Lower) -> str:
+def fingerprint(lower: Lower, stored: bool = False) -> str:
     """Return 32 hex digits that change when the lower part's activations can: weights, layers, numeric configuration.
 
     Models that differ above the cut, in their head, or in where they were loaded from share it. `k` itself is not in
-    it, nor is the attention implementation, whose variants agree to rounding.
+    it, nor is the attention implementation, whose variants agree to rounding. With `stored`, weights are read from the
+    files they were loaded from, one at a time: a lower part that need not run then never takes up memory.
     """
-    return digest(lower.tensors(), numerics(lower.config))
+    tensors = lower.tensors()
+    if stored:
+        tensors = ((name, on_disk(tensor)) for name, tensor in tensors)
+    return digest(tensors, numerics(lower.config))
 
 
 def numerics(config: PretrainedConfig) -> dict[str, Any]:
@@ -51,7 +56,7 @@ def numerics(config: PretrainedConfig) -> dict[str, Any]:
 
 def digest(tensors: Iterable[tuple[str, Tensor]], settings: Mapping[str, Any]) -> str:
     """Digest settings and named tensors, one tensor at a time; the order of the names counts."""
-    state = xxhash.xxh3_128(json.dumps(settings, sort_keys=True, default=str).encode())
+    state = blake2b(json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=16)
     for name, tensor in tensors:
         state.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

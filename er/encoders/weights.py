@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 import pickle
-import tempfile
 from pathlib import Path
 
 import torch
@@ -14,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from er.config import Model
+from er.encoders.kept import kept
 from er.encoders.locate import folder
 from er.errors import UserError
 
@@ -43,27 +41,13 @@ def converted(source: Path) -> Path:
     The unpickler is allowed tensors and nothing else, and the source folder is left as it is.
     """
     pickles = sorted(source.glob(PICKLED[0]))
-    target = _kept() / _identity(pickles)
-    if not target.is_dir():
-        log.info("converting the pickled weights of %s into safetensors, once: %s", source, target)
+
+    def make(target: Path) -> None:
+        log.info("converting the pickled weights of %s into safetensors, once", source)
         tensors = {name: tensor for path in pickles for name, tensor in _unpickled(path).items()}
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
-            whole = Path(temporary) / "whole"
-            whole.mkdir()
-            save_file(tensors, whole / "model.safetensors", metadata={"format": "pt"})
-            _publish(whole, target)
-    return target
+        save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
 
-
-def _kept() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "er" / "converted"
-
-
-def _identity(pickles: list[Path]) -> str:
-    stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in pickles]
-    return hashlib.sha256(repr(stats).encode()).hexdigest()[:32]
+    return kept(pickles, make)
 
 
 def _unpickled(path: Path) -> dict[str, Tensor]:
@@ -77,11 +61,3 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
     if not isinstance(loaded, dict) or not all(isinstance(tensor, Tensor) for tensor in loaded.values()):
         raise UserError(f"{path} holds more than named tensors. Use a copy of the model with model.safetensors.")
     return {name: tensor.clone().contiguous() for name, tensor in loaded.items()}  # safetensors writes no shared memory
-
-
-def _publish(whole: Path, target: Path) -> None:
-    try:
-        whole.rename(target)
-    except OSError:
-        if not target.is_dir():  # another process that came first is as good
-            raise

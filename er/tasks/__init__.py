@@ -10,7 +10,12 @@ from er.tasks.task import IGNORED, SPLITS, Task
 
 __all__ = ["IGNORED", "SPLITS", "Task", "load_task"]
 
-KINDS = {config.Kind.classification: "er.tasks.classification"}
+KINDS = {
+    config.Kind.classification: "er.tasks.classification",
+    config.Kind.pair_classification: "er.tasks.classification",
+    config.Kind.tagging: "er.tasks.tagging",
+    config.Kind.extractive_qa: "er.tasks.extractive_qa",
+}
 """The module of each kind; it offers `load(task, data)`."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from er import config
 from er.errors import UserError
@@ -23,9 +23,15 @@ def read(task: config.Task) -> dict[str, list[Row]]:
     """Load a hub data set; its columns appear under the names that `task.text` and `task.label` give."""
     columns = _columns(task)
     loaded = _loaded(task)
-    found = {split: name for split, names in NAMES.items() for name in names if name in loaded}
-    if "train" not in found:
-        raise UserError(f"{task.path} on the hub has no split 'train', only: {', '.join(loaded)}.")
+    found = task.hub_splits or {split: name for split, names in NAMES.items() for name in names if name in loaded}
+    if unknown := found.keys() - NAMES.keys():
+        raise UserError(f"task.hub_splits names {', '.join(sorted(unknown))}; there are only train, dev and test.")
+    for name in ({"train": "train"} | found).values():
+        if name not in loaded or "train" not in found:
+            raise UserError(
+                f"{task.path} on the hub has no split {name!r}, only: {', '.join(loaded)}. "
+                "Say which is which with task.hub_splits={train: NAME, dev: NAME, test: NAME}."
+            )
     return {split: _rows(f"{task.path}[{name}]", loaded[name], columns) for split, name in found.items()}
 
 
@@ -71,7 +77,7 @@ def _rows(where: str, split: Dataset, columns: dict[str, str]) -> list[Row]:
             f"{where}: no column {', '.join(map(repr, missing))}; it has: {', '.join(split.column_names)}. "
             "Set task.hub_text and task.hub_label."
         )
-    kinds = {name: split.features[name] for name in columns}
+    kinds = {name: getattr(split.features[name], "feature", split.features[name]) for name in columns}  # a list's too
     classes = {name: kind.names for name, kind in kinds.items() if isinstance(kind, ClassLabel)}
     rows = []
     for number, fields in enumerate(split.to_list(), start=1):
@@ -84,12 +90,14 @@ def _rows(where: str, split: Dataset, columns: dict[str, str]) -> list[Row]:
     return rows
 
 
-def _named(value: int | None, names: list[str], where: str) -> str | None:
+def _named(value: int | list[int] | None, names: list[str], where: str) -> Any:
     if value is None:
         return None
+    if isinstance(value, list):
+        return [_named(each, names, where) for each in value]
     if not 0 <= value < len(names):
         raise UserError(
             f"{where} is {value}, which stands for no class: the hub hides the answers of this split. "
-            "Save the labelled splits as local files and set task.path."
+            "Name the others with task.hub_splits, or save the labelled examples as local files and set task.path."
         )
     return names[value]

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,31 +80,42 @@ def _object(value: Any, where: str) -> dict[str, Any]:
     return value
 
 
-def csv_table(path: Path) -> Iterator[Row]:
-    """Read comma-separated values with a header; a quoted field may hold commas, quotes and line breaks."""
-    return _table(path, delimiter=",", strict=True)
+def csv_table(path: Path, columns: list[str] | None = None) -> Iterator[Row]:
+    """Read comma-separated values; a quoted field may hold commas, quotes and line breaks.
+
+    The first line is the header, unless `columns` names the columns.
+    """
+    return _table(path, columns, delimiter=",", strict=True)
 
 
-def tsv_table(path: Path) -> Iterator[Row]:
-    """Read tab-separated values with a header, one row a line.
+def tsv_table(path: Path, columns: list[str] | None = None) -> Iterator[Row]:
+    """Read tab-separated values, one row a line; the first is the header, unless `columns` names the columns.
 
     Quotes are ordinary characters, as in GLUE: a text that opens with one would otherwise swallow the
     rows after it.
     """
-    return _table(path, delimiter="\t", quoting=csv.QUOTE_NONE)
+    return _table(path, columns, delimiter="\t", quoting=csv.QUOTE_NONE)
 
 
-def _table(path: Path, **dialect: Any) -> Iterator[Row]:
+def text_file(path: Path, columns: list[str] | None = None) -> Iterator[Row]:
+    """Read a file that may hold either: JSON objects, one a line, or tab-separated values."""
+    first = next((line for line in text_of(path).split("\n") if line.strip()), "")
+    tabs = "\t" in first.strip() and not first.lstrip().startswith("{")
+    return tsv_table(path, columns) if tabs else json_lines(path)
+
+
+def _table(path: Path, columns: list[str] | None, **dialect: Any) -> Iterator[Row]:
     text = text_of(path)
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # long documents are no mistake
     records = _records(path, csv.reader(io.StringIO(text, newline=""), **dialect))
-    _, header = next(records, ("", []))
+    header = columns or next(records, ("", []))[1]
     if twice := sorted({name for name in header if header.count(name) > 1}):
         raise UserError(f"{path}:1: the header names {', '.join(map(repr, twice))} twice. Rename a column.")
     for where, record in records:
         if len(record) != len(header):
+            named = "task.columns" if columns else "the header"
             raise UserError(
-                f"{where}: {len(record)} fields, but the header has {len(header)} ({', '.join(header)}). "
+                f"{where}: {len(record)} fields, but {named} has {len(header)} ({', '.join(header)}). "
                 "A field that holds a separator or a line break must be quoted in .csv and cannot stand in "
                 ".tsv; .jsonl holds any text."
             )
@@ -139,12 +151,13 @@ def parquet(path: Path) -> Iterator[Row]:
         yield Row(f"{path}, row {number}", fields)
 
 
-TABLES: dict[str, Reader] = {
-    ".jsonl": json_lines,
-    ".txt": json_lines,
-    ".json": json_file,
-    ".csv": csv_table,
-    ".tsv": tsv_table,
-    ".parquet": parquet,
-}
-"""How each suffix is read by the kinds whose examples are rows of a table."""
+def tables(columns: list[str] | None = None) -> dict[str, Reader]:
+    """Say how each suffix is read by the kinds whose examples are rows of a table."""
+    return {
+        ".jsonl": json_lines,
+        ".txt": partial(text_file, columns=columns),
+        ".json": json_file,
+        ".csv": partial(csv_table, columns=columns),
+        ".tsv": partial(tsv_table, columns=columns),
+        ".parquet": parquet,
+    }

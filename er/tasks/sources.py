@@ -28,7 +28,7 @@ MEND = (
 
 
 def read(task: config.Task, data: Path | None, readers: Mapping[str, Reader]) -> dict[str, list[Row]]:
-    """Return the rows of every split that the source has; `train` is always among them.
+    """Return the rows of every split that the source has, of one at least.
 
     `readers` says which suffixes the task's kind can read, and how.
     """
@@ -87,7 +87,8 @@ def _read_folder(folder: Path, readers: Mapping[str, Reader]) -> dict[str, list[
     except OSError as error:
         raise UserError(f"{folder}: cannot be listed ({error.strerror}). Check its permissions.") from error
     files = {split: _file(there, names, readers) for split, names in NAMES.items()}
-    if files["train"] is None:
+    strangers = [path for path in there if path.suffix.lower() in readers and path not in files.values()]
+    if files["train"] is None and (strangers or not any(files.values())):  # one of them may be meant to be it
         found = ", ".join(path.name for path in there[:10]) or "nothing"
         raise UserError(f"{folder}: no training file. Expected {_expected('train', readers)}; found {found}.")
     return {split: _read_file(file, readers) for split, file in files.items() if file is not None}

@@ -17,33 +17,54 @@ T = TypeVar("T")
 SHARE = 0.1
 """What a missing dev or test split takes of the training data."""
 
+ADJECTIVE = {"train": "training", "dev": "dev", "test": "test"}
+
 
 def complete(
     name: str, given: dict[str, list[T]], content: Callable[[T], str]
 ) -> tuple[dict[str, list[T]], dict[str, str]]:
-    """Split what is missing of dev and test off the training data, and say of each split where it is from.
+    """Split what is missing off the training data, and say of each split where it is from.
 
-    Examples of equal content stay together, so none is both trained on and tested.
+    Where no training data is given, the dev split, or else the test split, is split in its place. Examples
+    of equal content stay together, so none is both trained on and tested.
     """
-    missing = [split for split in SPLITS if split not in given]
-    whole: dict[str, list[T]] = {split: [] for split in SPLITS} | given | {"train": []}
-    for example in given["train"]:
+    source = pool(given)
+    whole: dict[str, list[T]] = {split: [] for split in SPLITS} | given | {source: [], "train": []}
+    missing = [split for split in SPLITS[1:] if split not in given or split == source]
+    for example in given[source]:
         share = int(place("split", content(example)) / SHARE)
         whole[missing[share] if share < len(missing) else "train"].append(example)
     if empty := [split for split in SPLITS if not whole[split]]:
         raise UserError(
-            f"{name}: splitting {' and '.join(missing)} off {len(given['train'])} training examples leaves "
+            f"{name}: splitting {' and '.join(missing)} off {len(given[source])} {ADJECTIVE[source]} examples leaves "
             f"{' and '.join(empty)} empty. Give a file for {' and '.join(missing)}."
         )
-    for split in missing:
+    derived = missing if source == "train" else ["train", *missing]
+    for split in derived:
         log.info(
-            "%s: no %s split is given; %d of %d training examples set aside for it",
+            "%s: no %s split is given; %d of %d %s examples set aside for it",
             name,
-            split,
+            split if split != source else f"separate {split}",
             len(whole[split]),
-            len(given["train"]),
+            len(given[source]),
+            ADJECTIVE[source],
         )
-    return whole, {split: "given" if split in given else "derived" for split in SPLITS}
+    return whole, {split: "derived" if split in derived else "given" for split in SPLITS}
+
+
+def pool(given: dict[str, list[T]]) -> str:
+    """Name the split that is trained on, and that missing splits are taken from."""
+    return next(split for split in SPLITS if split in given)
+
+
+def leaks(name: str, splits: dict[str, list[T]], content: Callable[[T], str]) -> int:
+    """Count the test examples whose very text is trained on, and say so."""
+    seen = {content(example) for example in splits["train"]}
+    test = splits["test"]
+    count = sum(content(example) in seen for example in test)
+    if count:
+        log.warning("%s: %d of %d test examples have the very text of a training example", name, count, len(test))
+    return count
 
 
 def limited(examples: list[T], limit: int | None, content: Callable[[T], str]) -> list[T]:

@@ -30,10 +30,14 @@ class Task(Protocol):
     """Width of the head's last layer."""
     head: str
     """What the head reads, and so which loss it needs: `sequence`, `token` or `span`."""
+    metric: str
+    """The main one among the scores."""
     origin: dict[str, str]
-    """For each split `given`, or `derived` where it was split off the training data."""
+    """For each split `given`, or `derived` where it was split off another."""
     sizes: dict[str, int]
     """The number of examples of each split."""
+    leaks: int
+    """Test examples whose very text is trained on."""
     digest: str
     """Of every example of every split: what was learned, wherever it was read from."""
 
@@ -48,3 +52,6 @@ class Task(Protocol):
 
     def predictions(self, split: str, logits: Sequence[np.ndarray]) -> list[dict[str, Any]]:
         """Say what the logits of a split mean, one record an example that JSON can hold."""
+
+    def details(self, split: str, logits: Sequence[np.ndarray]) -> dict[str, Any]:
+        """Break the score of a split down, as JSON can hold it: figures by class, a confusion matrix."""

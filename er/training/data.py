@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from er.cache import ActivationCache, Locations, entry_keys
+from er.tasks import IGNORED
 from er.timing import Stopwatch
 
 if TYPE_CHECKING:
@@ -114,21 +115,43 @@ def padded(rows: list[np.ndarray], longest: int, value: int) -> Tensor:
     return torch.from_numpy(out)
 
 
+class TokenLabels:
+    """A label for every token, padded with IGNORED only when a batch is made."""
+
+    def __init__(self, rows: list[np.ndarray]) -> None:
+        self.rows = rows
+
+    def __getitem__(self, indices: np.ndarray) -> TokenLabels:
+        """Take some of the rows."""
+        return TokenLabels([self.rows[i] for i in indices])
+
+    def padded(self) -> Tensor:
+        """Return the labels of all rows, padded to the longest."""
+        return padded(self.rows, max(map(len, self.rows)), IGNORED)
+
+
+def labels_of(features: Dataset, head: str) -> Tensor | TokenLabels:
+    """Take the labels of a tokenised split: one a row, or for a `token` head one a token, or for `span` two."""
+    labels = features["labels"][:]
+    return TokenLabels([np.asarray(row) for row in labels]) if head == "token" else torch.tensor(labels)
+
+
 @dataclass
 class Split:
     """One split: its tokens, its labels and, where they are cached, its activations."""
 
     tokens: Tokens
-    labels: Tensor
+    labels: Tensor | TokenLabels
     cache: ActivationCache | None = None
     where: Locations | None = None
 
     def batch(self, rows: list[int]) -> dict[str, Any]:
         """Assemble one batch."""
         indices = np.asarray(rows)
+        labels = self.labels[indices]
         batch = {
             "inputs": self.tokens.batch(indices),
-            "labels": self.labels[indices],
+            "labels": labels.padded() if isinstance(labels, TokenLabels) else labels,
             "indices": torch.from_numpy(indices),
         }
         if self.cache is not None and self.where is not None:

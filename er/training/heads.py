@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import (
+    AutoModel,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 
 from er.config import Head
 
 WIDTH = 256
 """Width of the linear head's middle, as in the paper's code."""
 
-STOCK = {"sequence": AutoModelForSequenceClassification}
+DROPOUT = 0.1
+"""Before the token head, as in the paper's code."""
+
+STOCK = {
+    "sequence": AutoModelForSequenceClassification,
+    "token": AutoModelForTokenClassification,
+    "span": AutoModelForQuestionAnswering,
+}
 """The `transformers` class with the stock head, by what a task's head reads."""
 
 
@@ -31,15 +44,33 @@ class FirstTokenHead(nn.Module):
         return self.layers(output.last_hidden_state[:, 0])  # type: ignore[no-any-return]
 
 
+class EveryTokenHead(nn.Module):
+    """Every token -> Linear(outputs): the paper's heads for tags, behind dropout, and for the ends of an answer."""
+
+    def __init__(self, hidden: int, outputs: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Dropout(dropout), nn.Linear(hidden, outputs))
+
+    def forward(self, output: Any) -> Tensor:
+        """Return logits `(batch, tokens, outputs)` of an encoder's output."""
+        return self.layers(output.last_hidden_state)  # type: ignore[no-any-return]
+
+
 class StockHead(nn.Module):
     """Stands for the head inside a `transformers` model, whose output already holds the logits."""
 
     def forward(self, output: Any) -> Tensor:
         """Return the logits that the model computed."""
+        if "start_logits" in output:
+            return torch.stack([output.start_logits, output.end_logits], dim=-1)
         return output.logits  # type: ignore[no-any-return]
 
 
-LINEAR: dict[str, Callable[[int, int], nn.Module]] = {"sequence": FirstTokenHead}
+LINEAR: dict[str, Callable[[int, int], nn.Module]] = {
+    "sequence": FirstTokenHead,
+    "token": partial(EveryTokenHead, dropout=DROPOUT),
+    "span": EveryTokenHead,
+}
 """Our own head, by what a task's head reads."""
 
 
@@ -59,4 +90,19 @@ def sequence_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return total / torch.clamp((labels != -100).sum(), min=1)
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"sequence": sequence_loss}
+def token_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of the labelled tokens; zero where a batch has none."""
+    return sequence_loss(logits.flatten(0, 1), labels.flatten())
+
+
+def span_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean of the cross-entropies of where an answer begins and where it ends, over the tokens of the input."""
+    begin, end = logits.unbind(dim=-1)
+    return (sequence_loss(begin, labels[:, 0]) + sequence_loss(end, labels[:, 1])) / 2
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "sequence": sequence_loss,
+    "token": token_loss,
+    "span": span_loss,
+}

@@ -72,7 +72,11 @@ class RecyclingModule(LightningModule):
     def _collect(self, batch: Batch) -> None:
         logits = self(batch).float()
         self._losses.append(float(self.loss(logits, batch["labels"])) * len(batch["indices"]))
-        self._outputs |= dict(zip(batch["indices"].tolist(), logits.cpu().numpy(), strict=True))
+        rows = logits.cpu().numpy()
+        if logits.ndim == 3:  # a row of logits a token: those of the padding mean nothing
+            lengths = batch["inputs"]["attention_mask"].sum(dim=1).tolist()
+            rows = [row[:length] for row, length in zip(rows, lengths, strict=True)]
+        self._outputs |= dict(zip(batch["indices"].tolist(), rows, strict=True))
 
     def _score(self, split: str) -> dict[str, float]:
         """Measure what was collected, put into the split's order."""

@@ -21,7 +21,7 @@ from er.results import Result
 from er.tasks import Task, load_task
 from er.timing import Stopwatch
 from er.training import loggers
-from er.training.data import RecyclingDataModule, Split, Tokens
+from er.training.data import RecyclingDataModule, Split, Tokens, labels_of
 from er.training.loop import Record, build_trainer
 from er.training.methods import Parts, assemble
 from er.training.module import RecyclingModule
@@ -34,6 +34,9 @@ WEIGHTS = "weights.safetensors"
 
 PREDICTIONS = "predictions.jsonl"
 """What the run says of every test example."""
+
+DETAILS = "details.json"
+"""How it does on each class, and which it takes for which."""
 
 CHECKPOINTS = "checkpoints"
 
@@ -108,7 +111,7 @@ def tokenized(config: Config, task: Task) -> dict[str, Split]:
     """Turn the task's splits into tokens and labels."""
     tokenizer = encoders.load_tokenizer(config.model)
     return {
-        name: Split(Tokens.of(features, tokenizer.pad_token_id), torch.tensor(features["labels"][:]))
+        name: Split(Tokens.of(features, tokenizer.pad_token_id), labels_of(features, task.head))
         for name, features in task.tokenize(tokenizer).items()
     }
 
@@ -149,6 +152,8 @@ def _keep(directory: Path, module: RecyclingModule, task: Task, result: Result) 
     save_file(weights, directory / WEIGHTS)
     rows = task.predictions("test", module.logits["test"])
     results.write_text(directory / PREDICTIONS, "".join(json.dumps(row) + "\n" for row in rows))
+    details = task.details("test", module.logits["test"])
+    results.write_text(directory / DETAILS, json.dumps(details, indent=2, ensure_ascii=False))
     results.write(directory / results.NAME, result)
     shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
 
@@ -175,6 +180,6 @@ def _device(device: torch.device) -> str:
 
 
 def _summary(result: Result) -> str:
-    shown = ("test/accuracy", "test/macro_f1")
+    shown = [f"test/{name}" for name in results.SCORES]
     metrics = ", ".join(f"{name} {result.metrics[name]:.4f}" for name in shown if name in result.metrics)
     return f"{metrics}, {sum(result.seconds.values()):.1f} s"

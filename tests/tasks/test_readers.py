@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from er import config
 from er.errors import UserError
 from er.tasks import load_task
-from er.tasks.readers import TABLES, csv_table, json_lines
+from er.tasks.readers import csv_table, json_lines, tables
 from er.tasks.task import SPLITS
 
+TABLES = tables()
 SUFFIXES = sorted(TABLES)
 PAIRS = [("a text", "x"), ("quoted: \"b\", 'c'", "y"), ("ünï¢ødé 語 \u2028 🙂", "x")]
 

@@ -14,18 +14,18 @@ from er.training.run import run
 
 
 @pytest.fixture(scope="session")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_checkpoint(tmp_path_factory.mktemp("encoder") / "bert", layers=4)
 
 
 @pytest.fixture
-def small(composed: Callable[..., Config], words: Path, encoder: Path, tmp_path: Path) -> Callable[..., Config]:
+def small(composed: Callable[..., Config], words: Path, checkpoint: Path, tmp_path: Path) -> Callable[..., Config]:
     """Compose a run of a tiny encoder on a tiny task."""
 
     def compose_small(*overrides: str) -> Config:
         return composed(
             "model=hf",
-            f"model.path={encoder}",
+            f"model.path={checkpoint}",
             "task=classification",
             f"task.path={words}",
             f"paths.cache={tmp_path}/cache",

@@ -39,7 +39,12 @@ def test_every_method_trains_and_leaves_a_complete_record(train: Train, tmp_path
 
     folder = directory(result, tmp_path)
     assert read(folder / "result.json") == result
-    assert sorted(path.name for path in folder.iterdir()) == ["predictions.jsonl", "result.json", "weights.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "details.json",
+        "predictions.jsonl",
+        "result.json",
+        "weights.safetensors",
+    ]
     assert {"test/accuracy", "test/macro_f1", "dev/loss"} <= set(result.metrics)
     assert set(result.seconds) == {"build", "read", "train", "evaluate"}
     assert all(seconds >= 0 for seconds in result.seconds.values())

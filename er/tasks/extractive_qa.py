@@ -1,0 +1,237 @@
+"""Extractive question answering: which words of a passage answer a question?"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from er import config
+from er.errors import UserError
+from er.tasks import answers, fields, sources, squad, tokens
+from er.tasks.answers import Answers
+from er.tasks.corpus import Corpus
+from er.tasks.readers import Row, tables
+from er.tasks.spans import best_span, span_of
+from er.tasks.windows import check_tokenizer, question_room, shortened, windows
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+LOST = 0.1
+"""The share of a file's answers that may be missing from their passages before the file is refused."""
+
+
+class Example(NamedTuple):
+    """A question, the passage that answers it, and the answers."""
+
+    id: str
+    question: str
+    passage: str
+    answers: Answers
+    where: str
+
+    @property
+    def content(self) -> str:
+        """The question and the passage."""
+        return f"{self.question}\0{self.passage}"
+
+    @property
+    def group(self) -> str:
+        """The passage: all its questions stay together."""
+        return self.passage
+
+    @property
+    def identity(self) -> str:
+        """The question, the passage and the answers."""
+        return "\0".join((self.content, *self.answers.texts, *map(str, self.answers.spans)))
+
+
+class Prediction(NamedTuple):
+    """The best answer of all windows of a passage."""
+
+    text: str
+    score: float
+    """The sum of the two logits."""
+
+
+def load(task: config.Task, data: Path | None) -> ExtractiveQA:
+    """Read the questions from wherever the task says they are."""
+    if len(task.text) < 2:
+        raise UserError(f"task.text={list(task.text)} must name the column of the question and that of the passage.")
+    rows = sources.read(task, data, {**tables(task.columns), ".json": squad.questions})
+    return ExtractiveQA(task, {split: _examples(task, split, rows[split]) for split in rows})
+
+
+def _examples(task: config.Task, split: str, rows: list[Row]) -> list[Example]:
+    examples = [_example(row, number, task) for number, row in enumerate(rows)]
+    _check_ids(examples)
+    _check_lost(task.name, split, examples)
+    if split != "train":
+        return examples
+    kept = [example for example in examples if example.answers.spans]
+    if len(kept) < len(examples):
+        log.info(
+            "%s: %d of %d training questions left out, whose passages hold no answer",
+            task.name,
+            len(examples) - len(kept),
+            len(examples),
+        )
+    if not kept:
+        raise UserError(f"{task.name}: no training passage holds an answer. Is task.label={task.label} right?")
+    return kept
+
+
+def _example(row: Row, number: int, task: config.Task) -> Example:
+    question, *passage = task.text
+    text = "\n".join(part for column in passage for part in _texts(fields.field(row, column, "text"), row, column))
+    if not text.strip():
+        raise UserError(f"{row.where}: the passage, column {', '.join(map(repr, passage))}, is blank.")
+    given = answers.read(fields.field(row, task.label, "label"), text, row.where)
+    for answer in given.texts:
+        fields.writable(answer, row, task.label)
+    name = next((row.fields[column] for column in ("id", "question_id") if column in row.fields), number)
+    return Example(str(name), fields.text(row, question), text, given, row.where)
+
+
+def _texts(value: Any, row: Row, column: str) -> Iterator[str]:
+    """Read a passage: a text, a list of texts, or TriviaQA's documents, which have theirs in `..._context`."""
+    if isinstance(value, str):
+        yield fields.writable(value, row, column)
+    elif isinstance(value, list | dict):
+        for part in value if isinstance(value, list) else [v for k, v in value.items() if k.endswith("_context")]:
+            yield from _texts(part, row, column)
+    else:
+        raise UserError(f"{row.where}: column {column!r} should hold text, but is {fields.shown(value)}.")
+
+
+def _check_ids(examples: list[Example]) -> None:
+    seen: dict[str, str] = {}
+    for example in examples:
+        if example.id in seen:
+            raise UserError(f"{example.where}: the id {example.id!r} is that of {seen[example.id]}, too. Change one.")
+        seen[example.id] = example.where
+
+
+def _check_lost(name: str, split: str, examples: list[Example]) -> None:
+    total = sum(len(example.answers.spans) + example.answers.lost for example in examples)
+    moved, lost = (sum(getattr(example.answers, what) for example in examples) for what in ("moved", "lost"))
+    if moved or lost:
+        log.warning(
+            "%s: %d of %d %s answers stand elsewhere than said and were found; %d stand nowhere in their passage",
+            name,
+            moved,
+            total,
+            split,
+            lost,
+        )
+    if lost > LOST * total:
+        first = next(example for example in examples if example.answers.lost)
+        raise UserError(
+            f"{first.where}: {first.answers.texts[0]!r} is not in the passage, and so are {lost} of {total} {split} "
+            "answers. Is this the passage they were taken from? Correct the texts or remove the questions."
+        )
+
+
+class ExtractiveQA(Corpus[Example]):
+    """Questions on passages.
+
+    The question goes first and the passage after it, in windows if it is long. A window without an answer
+    has both ends of it at its first token.
+    """
+
+    head = "span"
+    metric = "f1"
+
+    def __init__(self, task: config.Task, given: dict[str, list[Example]]) -> None:
+        super().__init__(task, given)
+        self.labels = ["start", "end"]
+        self.outputs = 2
+        self._task = task
+        self._owners: dict[str, list[int]] = {}
+        self._spans: dict[str, list[np.ndarray]] = {}
+
+    def tokenize(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Dataset]:
+        """Turn every split into features, one a window; too long questions are truncated, and counted."""
+        check_tokenizer(self.name, tokenizer)
+        length = tokens.length_limit(tokenizer, self._task.max_length, pair=True)
+        if not question_room(tokenizer, length):
+            raise UserError(f"task.max_length={self._task.max_length} leaves no room for a question. Raise it.")
+        return {split: self._features(split, tokenizer, length) for split in self.examples}
+
+    def _features(self, split: str, tokenizer: PreTrainedTokenizerBase, length: int) -> Dataset:
+        self._owners[split], self._spans[split] = [], []
+        examples = self.examples[split]
+
+        def encode(batch: tokens.Columns) -> tokens.Columns:
+            chosen = [examples[i] for i in batch["index"]]
+            texts = [batch["question"], [example.passage for example in chosen]]
+            cut = windows(tokenizer, texts, length, self._task.stride, self._task.max_windows)
+            self._owners[split] += [batch["index"][owner] for owner in cut.owners]
+            self._spans[split] += cut.spans
+            labels = [span_of(s, chosen[i].answers.spans) for s, i in zip(cut.spans, cut.owners, strict=True)]
+            return cut.columns | {"labels": labels}
+
+        most = question_room(tokenizer, length)
+        questions = shortened(tokenizer, [example.question for example in examples], most)
+        cut = sum(short != example.question for short, example in zip(questions, examples, strict=True))
+        features = tokens.features({"index": list(range(len(examples))), "question": questions}, encode)
+        log.info("%s: %d %s questions in %d windows", self.name, len(examples), split, len(features))
+        if cut:
+            log.info("%s: %d %s questions truncated to %d tokens", self.name, cut, split, most)
+        return features
+
+    def score(self, split: str, logits: Sequence[np.ndarray]) -> dict[str, float]:
+        """Return SQuAD v1.1's exact match and F1: the mean over questions of the best over their answers."""
+        rows = self.predictions(split, logits)
+        return {name: sum(row[name] for row in rows) / len(rows) for name in ("em", "f1")}
+
+    def predictions(self, split: str, logits: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+        """Return for each question its index, its id, the right answers, the predicted one, and its scores."""
+        records = []
+        guesses = self._guess(split, logits)
+        for index, (example, guess) in enumerate(zip(self.examples[split], guesses, strict=True)):
+            em, f1 = agreement(guess.text, example.answers.texts)
+            given = {"index": index, "id": example.id, "label": list(example.answers.texts)}
+            records.append(given | {"prediction": guess.text, "score": guess.score, "em": em, "f1": f1})
+        return records
+
+    def details(self, split: str, logits: Sequence[np.ndarray]) -> dict[str, Any]:
+        """Return how many questions have an answer within one window and of allowed length: no other can be right."""
+        reachable = set()
+        for owner, spans in zip(self._owners[split], self._spans[split], strict=True):
+            first, last = span_of(spans, self.examples[split][owner].answers.spans)
+            if last > 0 and last - first < self._task.max_answer:
+                reachable.add(owner)
+        return {
+            "questions": self.sizes[split],
+            "windows": len(self._owners[split]),
+            "reachable": len(reachable),
+            "scores": self.score(split, logits),
+        }
+
+    def _guess(self, split: str, logits: Sequence[np.ndarray]) -> list[Prediction]:
+        spans, examples = self._spans[split], self.examples[split]
+        self.check_logits(split, logits, [(len(each), self.outputs) for each in spans])
+        best = [Prediction("", float("-inf"))] * len(examples)
+        for owner, each, scores in zip(self._owners[split], spans, logits, strict=True):
+            found = best_span(each, scores, self._task.max_answer)
+            if found is not None and found.score > best[owner].score:
+                text = examples[owner].passage[found.start : found.end].strip()
+                best[owner] = Prediction(text, found.score)
+        return [guess if guess.text else Prediction("", 0.0) for guess in best]
+
+
+def agreement(prediction: str, texts: Sequence[str]) -> tuple[float, float]:
+    """Return SQuAD v1.1's exact match and F1 of one prediction, 0 to 1, with the best of the right answers."""
+    from torchmetrics.functional.text import squad as measure
+
+    target: Any = {"id": "", "answers": {"text": list(texts), "answer_start": [0] * len(texts)}}
+    scores = measure({"id": "", "prediction_text": prediction}, target)
+    return float(scores["exact_match"]) / 100, float(scores["f1"]) / 100

@@ -1,0 +1,57 @@
+"""Where each word of a sentence is tagged: at its first piece, in the window that shows most around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+
+import numpy as np
+
+from er.tasks.windows import Windows
+
+
+def places(cut: Windows, sentences: list[list[str]]) -> Iterator[np.ndarray]:
+    """Return for each sentence the window and the position of each of its words, shape (words, 2).
+
+    A word that the tokenizer has no piece for is at (-1, -1).
+    """
+    for (_, group), words in zip(groupby(range(len(cut.owners)), cut.owners.__getitem__), sentences, strict=True):
+        yield _places(cut.spans, list(group), words)
+
+
+def _places(spans: list[np.ndarray], group: list[int], words: list[str]) -> np.ndarray:
+    """Place the words of one sentence, whose text is its words with a space between them."""
+    word_at = _word_at(words)
+    found = np.full((len(words), 2), -1, dtype=np.int64)
+    begins = np.full(len(words), len(word_at) + 1, dtype=np.int64)  # the character where a word's first piece ends
+    context = np.full(len(words), -1, dtype=np.int64)
+    for window in group:
+        pieces = _pieces(spans[window], word_at)
+        if not len(pieces):
+            continue
+        first, last = pieces[0, 0], pieces[-1, 0]
+        for position, word, end in pieces.tolist():
+            around = min(position - first, last - position)
+            if end < begins[word] or (end == begins[word] and around > context[word] and found[word, 0] != window):
+                found[word], begins[word], context[word] = (window, position), end, around
+    return found
+
+
+def _word_at(words: list[str]) -> np.ndarray:
+    """Return which word each character of the text belongs to; -1 for the spaces between words."""
+    lengths = np.array([len(word) for word in words])
+    at = np.repeat(np.arange(len(words)), lengths + 1)
+    at[np.cumsum(lengths + 1) - 1] = -1
+    return at
+
+
+def _pieces(spans: np.ndarray, word_at: np.ndarray) -> np.ndarray:
+    """Return position, word and last character of every token that is a piece of a word, shape (pieces, 3).
+
+    A token that begins with the space before a word is a piece of that word: its last character tells.
+    """
+    positions = np.flatnonzero(spans[:, 1] > spans[:, 0])
+    ends = spans[positions, 1]
+    words = word_at[ends - 1]
+    real = words >= 0
+    return np.stack([positions[real], words[real], ends[real]], axis=1)
