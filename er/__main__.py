@@ -7,6 +7,7 @@ import sys
 
 VERBS = {
     "train": "one run: fill the cache, train above the cut, evaluate, write result.json; -m sweeps",
+    "cache": "fill the cache for one cut or several (cut=3,6,9), or list what is in it (action=list)",
     "bench": "time the arms of one model and cut, paired in one process",
     "report": "everything under a runs folder as a table with warm and cold speedups",
 }
@@ -29,7 +30,9 @@ def main() -> None:
     if verb in ("-h", "--help", "help"):
         sys.stdout.write(usage)
     elif verb in VERBS:
-        sys.argv = [f"er {verb}", *overrides]
+        # Hydra's parser takes no override behind a flag, yet `-m` is what one puts anywhere.
+        sweep = [flag for flag in overrides if flag in ("-m", "--multirun")]
+        sys.argv = [f"er {verb}", *(each for each in overrides if each not in sweep), *sweep]
         importlib.import_module(f"er.commands.{verb}").main()
     else:
         sys.stderr.write(f"er: there is no verb {verb!r}; the verbs are {', '.join(VERBS)}.\n")

@@ -40,6 +40,7 @@ class Trains(Enum):
 
     all = "all"
     adapters = "adapters"
+    biases = "biases"
     nothing = "nothing"
 
 
@@ -74,6 +75,13 @@ class Precision(Enum):
     float32 = "32-true"
     bfloat16 = "bf16-mixed"
     float16 = "16-mixed"
+
+
+class Action(Enum):
+    """What `er cache` does."""
+
+    build = "build"
+    list = "list"
 
 
 class OnDone(Enum):
@@ -152,17 +160,32 @@ class Adapter:
 
 
 @dataclass
+class Source:
+    """The model whose activations are added to the embeddings of the one that trains."""
+
+    model: Model = field(default_factory=Model)
+    cut: Any = 1.0  # a number, as everywhere; OmegaConf cannot hold one of either type this deep
+    """Which activations: a layer, or a fraction of the layers; by default those of the last."""
+    width: int = 1024
+    """Of the projection's middle, as in the paper's code."""
+    scale: float = 0.1
+    """Factor of what is added, as in the paper's code."""
+
+
+@dataclass
 class Method:
     """What is frozen, what is cached, what trains."""
 
     name: str = MISSING
-    cut: int | float = MISSING
+    cut: Any = MISSING  # a number
     """Where the frozen part ends: `${cut}`, or fixed where the method itself says."""
     trains: Trains = MISSING
     """What trains above the cut."""
     recycles: bool = MISSING
     """Whether the layers below the cut are frozen, so that their activations can be cached."""
     adapter: Adapter | None = None
+    source: Source | None = None
+    """Where the cached activations are another model's; then `cut` only says what is frozen of the one that trains."""
     head: Head = Head.linear
 
 
@@ -173,7 +196,7 @@ class Cache:
     mode: Switch = Switch.on
     """`off` recomputes the frozen layers in every step: the `frozen` arm."""
     dtype: StorageDtype = StorageDtype.float32
-    segment_mb: int = 128
+    segment_mb: int = 64
     """Size at which a segment is published: what a killed builder can lose."""
     batch_tokens: int = 8192
     """Padded tokens in one batch of the build."""
@@ -205,6 +228,8 @@ class Trainer:
     devices: int = 1
     precision: Precision = Precision.float32
     """Part of the run and of the cache key: activations computed in bfloat16 are other activations."""
+    checkpoint_s: float = 60.0
+    """Seconds between two checkpoints, at ends of epochs: what a killed run may have to repeat."""
     progress: bool = True
     deterministic: bool = True
 
@@ -252,10 +277,12 @@ class Config:
     logger: Logger = field(default_factory=Logger)
     paths: Paths = field(default_factory=Paths)
     bench: Bench = field(default_factory=Bench)
-    cut: int | float = 0.5
-    """The cut layer: a layer (`6`) or a fraction of the layers (`0.5`)."""
+    cut: Any = 0.5  # a number, or a list of them, which OmegaConf has no type for
+    """The cut layer: a layer (`6`) or a fraction of the layers (`0.5`); for `er cache` several (`[3,6,9]`), too."""
     seed: int = 0
     on_done: OnDone = OnDone.skip
+    action: Action = Action.build
+    """What `er cache` does; no other verb reads it."""
 
 
 ConfigStore.instance().store(name="schema", node=Config)
@@ -277,6 +304,11 @@ def check(config: Config) -> None:
     method, optim = config.method, config.optim
     if method.trains is Trains.adapters and method.adapter is None:
         raise UserError(f"method={method.name} trains adapters but names none: set method.adapter.kind.")
+    if method.source is not None and (method.trains is not Trains.all or not method.recycles):
+        raise UserError(
+            f"method={method.name} has a source, which needs method.trains=all and method.recycles=true: "
+            "the projection of its activations is among what trains."
+        )
     for name, value in {"epochs": optim.epochs, "batch_size": optim.batch_size, "lr": optim.lr}.items():
         if value <= 0:
             raise UserError(f"optim.{name}={value}: must be greater than 0.")
@@ -286,11 +318,13 @@ def check(config: Config) -> None:
             raise UserError(f"task.{name}={number}: must be at least {least}.")
 
 
-def cut_layer(cut: int | float, depth: int) -> int:
+def cut_layer(cut: Any, depth: int) -> int:
     """Return the layer that `cut` means in an encoder of `depth` layers.
 
     A whole number is a layer; a fraction is rounded to the nearest layer, as the paper's 25 % of 6 layers.
     """
+    if isinstance(cut, bool) or not isinstance(cut, int | float):
+        raise UserError(f"cut={cut}: give one layer (6) or one fraction (0.5); only `er cache` takes several.")
     k = round(cut * depth) if isinstance(cut, float) else cut
     if (isinstance(cut, float) and not 0 <= cut <= 1) or not 0 <= k <= depth:
         raise UserError(f"cut={cut}: this encoder has {depth} layers; give a layer 0..{depth} or a fraction 0.0..1.0.")
@@ -299,7 +333,7 @@ def cut_layer(cut: int | float, depth: int) -> int:
 
 def check_cut(config: Config, k: int) -> None:
     """Refuse to cache what costs nothing to compute."""
-    if recycled(config) and k == 0:
+    if recycled(config) and k == 0 and config.method.source is None:
         raise UserError(
             f"method={config.method.name}: cut={config.method.cut} is layer 0, so the cache would hold embeddings, "
             "which cost nothing to compute. Set cut to 1 or more, or cache.mode=off to train above them."

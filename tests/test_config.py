@@ -69,6 +69,9 @@ def test_where_and_how_a_run_happens_is_not_in_its_name(composed: Composed, chan
         "cache.mode=off",
         "task.limit=5",
         "task.max_length=7",
+        "task.stride=7",
+        "task.max_windows=7",
+        "task.max_answer=7",
     ],
 )
 def test_whatever_changes_the_training_changes_the_name(composed: Composed, change: str) -> None:
@@ -113,6 +116,9 @@ def test_a_cut_outside_the_encoder_is_refused(cut: int | float) -> None:
         (["optim.epochs=0"], "optim.epochs=0"),
         (["optim.lr=-1"], "optim.lr=-1"),
         (["task.limit=0"], "task.limit=0"),
+        (["task.stride=-1"], "task.stride=-1"),
+        (["task.max_windows=0"], "task.max_windows=0"),
+        (["task.max_answer=0"], "task.max_answer=0"),
         (["method=reduced_adapters", "method.adapter=null"], "method.adapter"),
     ],
 )

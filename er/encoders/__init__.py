@@ -1,12 +1,13 @@
 """Encoders: loading them, cutting them in two, and knowing which lower part made an activation."""
 
-from er.encoders.cut import Lower, Upper, split
+from er.encoders.cut import Between, Lower, Upper, split
 from er.encoders.families import depth, family_of
 from er.encoders.fingerprint import digest, fingerprint
 from er.encoders.load import load_config, load_model, load_tokenizer
 from er.encoders.source import source
 
 __all__ = [
+    "Between",
     "Lower",
     "Upper",
     "depth",

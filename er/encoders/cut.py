@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -11,11 +12,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from er.encoders.families import family_of
-from er.encoders.parts import Entry, twin
+from er.encoders.parts import Entry, exchanged, twin
 from er.errors import UserError
 
 READ = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "head_mask")
-"""The inputs that reach the embeddings and the layers; labels and the like are the head's."""
+"""The inputs that reach embeddings and layers, where a family reads them; labels and the like are the head's."""
 
 # `adapters` hangs the prefixes and shared weights of all its adapters on the encoder and again on every layer. They
 # act in the adapted layers only, which lie above the cut, so the lower part neither freezes nor counts them.
@@ -36,6 +37,7 @@ class Lower(nn.Module):
         self.config = model.config
         self.shared = family.shared
         self.encoder = twin(family.lower(model, k))
+        self.reads = _read_by(self.encoder)
         self.train(False)
         for name, parameter in self.encoder.named_parameters(remove_duplicate=False):
             if self.acts(name):
@@ -48,7 +50,7 @@ class Lower(nn.Module):
     @torch.no_grad()  # not inference_mode: the layers above must backpropagate from this
     def forward(self, **inputs: Any) -> Tensor:
         """Return `hidden_states[k]`, shape `(batch, tokens, hidden)`; inputs that only a head reads are ignored."""
-        read = {name: inputs[name] for name in READ if name in inputs}
+        read = {name: inputs[name] for name in self.reads if name in inputs}
         hidden: Tensor = self.encoder(**read, return_dict=True).last_hidden_state
         return hidden
 
@@ -60,6 +62,34 @@ class Lower(nn.Module):
         """Yield the weights that make the activations, by name within the encoder, sorted."""
         weights = self.encoder.state_dict(keep_vars=True)
         yield from ((name, weights[name]) for name in sorted(weights) if self.acts(name))
+
+
+class Between(nn.Module):
+    """The layers from `j` up to `k`: turns the activation at one cut into the one at a deeper cut.
+
+    In eval mode like everything below a cut, but gradients pass through it, down to what it is given.
+    """
+
+    def __init__(self, model: PreTrainedModel, j: int, k: int) -> None:
+        super().__init__()
+        family = family_of(model.config.model_type)
+        encoder, depth = family.encoder(model), family.depth(model)
+        self.entry = Entry()
+        parts = family.above(encoder, j, depth, self.entry) | family.below(encoder, k, depth)
+        self.encoder = twin(exchanged(encoder, parts))
+        self.reads = _read_by(self.encoder)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> Between:
+        """Stay in eval mode, as the lower part does."""
+        return super().train(False)
+
+    def forward(self, hidden: Tensor, /, **inputs: Any) -> Tensor:
+        """Return `hidden_states[k]`, given `hidden_states[j]` of the same inputs."""
+        read = {name: inputs[name] for name in self.reads if name in inputs}
+        with self.entry.holding(hidden):
+            deeper: Tensor = self.encoder(**read, return_dict=True).last_hidden_state
+        return deeper
 
 
 class Upper(nn.Module):
@@ -112,3 +142,9 @@ def split(model: PreTrainedModel, k: int) -> tuple[Lower, Upper]:
     if not 0 <= k <= depth:
         raise UserError(f"cut={k} lies outside the model, which has {depth} layers. Choose a layer from 0 to {depth}.")
     return Lower(model, k), Upper(model, k)
+
+
+def _read_by(encoder: nn.Module) -> tuple[str, ...]:
+    forwards = [vars(kind)["forward"] for kind in type(encoder).__mro__ if "forward" in vars(kind)]
+    known = {name for forward in forwards for name in inspect.signature(forward).parameters}
+    return tuple(name for name in READ if name in known)  # `adapters` hides a signature behind its own, in a subclass

@@ -49,6 +49,8 @@ def skeleton(module: nn.Module) -> nn.Module:
 
 def twin(module: nn.Module) -> nn.Module:
     """Return a copy of the whole tree that shares its tensors only: it can be in eval mode while the other trains."""
+    if isinstance(module, Entry):
+        return module  # one for all the modules that ask it for the activation
     copied = skeleton(module)
     for name, child in module._modules.items():
         copied._modules[name] = None if child is None else twin(child)

@@ -18,7 +18,7 @@ PLACE = "_er_stored"
 def remember(model: PreTrainedModel, folder: Path, pattern: str) -> None:
     """Note on every weight of a freshly loaded model in which file it lies, and under which name."""
     prefix = f"{model.base_model_prefix}."
-    places = {}
+    places: dict[str, tuple[Path, str]] = {}
     for file in sorted(folder.glob(pattern)):
         with safe_open(file, "pt") as opened:
             places |= {_modern(key).removeprefix(prefix): (file, key) for key in opened.keys()}  # noqa: SIM118

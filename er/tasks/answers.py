@@ -67,18 +67,23 @@ def matched(texts: tuple[str, ...], passage: str) -> tuple[Span, ...]:
 
 
 def _pairs(value: Any, where: str) -> list[tuple[Any, Any]]:
-    if isinstance(value, dict) and {"text", "answer_start"} <= value.keys():
-        texts, starts = _list(value["text"]), _list(value["answer_start"])
-        if len(texts) != len(starts):
-            raise UserError(f"{where}: {len(texts)} answers but {len(starts)} offsets. {FORMS}")
-        return list(zip(texts, starts, strict=True))
-    if isinstance(value, dict) and "aliases" in value:
+    """Return every answer's text and offset, which is None where none is given."""
+    pairs: list[tuple[Any, Any]] = []
+    for each in _list(value):
+        pairs += _of_object(each, where) if isinstance(each, dict) else [(each, None)]
+    return pairs
+
+
+def _of_object(value: dict[str, Any], where: str) -> list[tuple[Any, Any]]:
+    if "aliases" in value:
         return [(text, None) for text in [*_list(value.get("value", [])), *_list(value["aliases"])]]
-    if isinstance(value, list) and any(isinstance(each, dict) for each in value):
-        return [pair for each in value for pair in _pairs(each, where)]
-    if isinstance(value, str | list):
-        return [(text, None) for text in _list(value)]
-    raise UserError(f"{where}: the answers are {fields.shown(value)}. {FORMS}")
+    if "text" not in value:
+        raise UserError(f"{where}: the answers have no 'text', but {', '.join(value) or 'nothing'}. {FORMS}")
+    texts = _list(value["text"])
+    starts = _list(value.get("answer_start", [None] * len(texts)))
+    if len(texts) != len(starts):
+        raise UserError(f"{where}: {len(texts)} answers but {len(starts)} offsets. {FORMS}")
+    return list(zip(texts, starts, strict=True))
 
 
 def _list(value: Any) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -90,7 +90,7 @@ def _examples(task: config.Task, split: str, rows: list[Row]) -> list[Example]:
 
 def _example(row: Row, number: int, task: config.Task) -> Example:
     question, *passage = task.text
-    text = "\n".join(part for column in passage for part in _texts(fields.field(row, column, "text"), row, column))
+    text = "\n".join(part for column in passage for part in _texts(row, column))
     if not text.strip():
         raise UserError(f"{row.where}: the passage, column {', '.join(map(repr, passage))}, is blank.")
     given = answers.read(fields.field(row, task.label, "label"), text, row.where)
@@ -100,15 +100,20 @@ def _example(row: Row, number: int, task: config.Task) -> Example:
     return Example(str(name), fields.text(row, question), text, given, row.where)
 
 
-def _texts(value: Any, row: Row, column: str) -> Iterator[str]:
+def _texts(row: Row, column: str) -> list[str]:
     """Read a passage: a text, a list of texts, or TriviaQA's documents, which have theirs in `..._context`."""
-    if isinstance(value, str):
-        yield fields.writable(value, row, column)
-    elif isinstance(value, list | dict):
-        for part in value if isinstance(value, list) else [v for k, v in value.items() if k.endswith("_context")]:
-            yield from _texts(part, row, column)
-    else:
-        raise UserError(f"{row.where}: column {column!r} should hold text, but is {fields.shown(value)}.")
+    value = fields.field(row, column, "text")
+    parts: list[Any] = []
+    for each in value if isinstance(value, list) else [value]:
+        document = each if isinstance(each, dict) else {"_context": each}
+        for name, part in document.items():
+            if name.endswith("_context"):
+                parts += part if isinstance(part, list) else [part]
+    for part in parts:
+        if not isinstance(part, str):
+            raise UserError(f"{row.where}: column {column!r} should hold text, but is {fields.shown(part)}.")
+        fields.writable(part, row, column)
+    return parts
 
 
 def _check_ids(examples: list[Example]) -> None:

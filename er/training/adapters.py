@@ -17,16 +17,30 @@ BOTTLENECKS = ("double_seq_bn", "seq_bn", "par_bn")
 KINDS = {kind: kind for kind in (*BOTTLENECKS, "lora", "ia3", "compacter")} | {"prefix": "prefix_tuning"}
 """Our names, and those of the `adapters` library, of what can be put into some layers only."""
 
+WIDE = (*BOTTLENECKS, "compacter")
+"""What `bottleneck` is the width of; the other kinds come in the library's usual size."""
+
+COMPACTER_UNIT = 4
+"""A compacter's weights are sums of so many Kronecker products, so its widths are multiples of it."""
+
 BELOW = ("prompt_tuning", "seq_bn_inv", "par_seq_bn_inv", "double_seq_bn_inv", "mam", "unipelt")
 """What changes the embeddings, or every layer: it would change what is cached."""
+
+
+THEIRS = (".past_key_value. is deprecated", "To copy construct from a tensor")
+"""What the library's own code is warned of in every forward pass of a T5 or an MPNet."""
+
+NO_PREFIX = ("modernbert", "mpnet")
+"""Families whose attention the `adapters` library cannot give a prefix."""
 
 
 def add_adapter(model: Any, adapter: Adapter, k: int) -> None:
     """Put an untrained adapter into the layers of `model` from `k` on.
 
-    Its up-projection starts at zero: an untrained adapter changes nothing. None is put below the cut,
-    since it would change what is cached.
+    Untrained, it changes nothing (bottlenecks, LoRA, IA3: what they add starts at zero), or little (compacter), or only
+    adds something to look at (prefix). None is put below the cut, since it would change what is cached.
     """
+    _check(model.config, adapter, k)
     config = _config(model.config, adapter, k)
     library = _library()
     family = model.config.model_type
@@ -34,6 +48,8 @@ def add_adapter(model: Any, adapter: Adapter, k: int) -> None:
     if family == "modernbert":
         _without_invented_bias(model)
     model.add_adapter(NAME, config=config, set_active=True)
+    for message in THEIRS:
+        warnings.filterwarnings("ignore", message=message)
 
 
 def is_adapter(name: str) -> bool:
@@ -49,7 +65,7 @@ def _library() -> ModuleType:
     return library
 
 
-def _config(model: Any, adapter: Adapter, k: int) -> Any:
+def _check(model: Any, adapter: Adapter, k: int) -> None:
     if adapter.kind in BELOW:
         raise UserError(
             f"method.adapter.kind={adapter.kind} acts on the embeddings or on every layer, so what is cached below "
@@ -57,10 +73,30 @@ def _config(model: Any, adapter: Adapter, k: int) -> Any:
         )
     if adapter.kind not in KINDS:
         raise UserError(f"method.adapter.kind={adapter.kind} is unknown. Choose one of {', '.join(KINDS)}.")
+    if k >= model.num_hidden_layers:
+        raise UserError(
+            f"method.adapter.kind={adapter.kind}: above layer {k}, the last, there is no layer for an adapter. "
+            "Lower the cut, or train the head alone with method=probe."
+        )
+    if adapter.kind == "prefix" and model.model_type in NO_PREFIX:
+        raise UserError(
+            f"method.adapter.kind=prefix is not to be had for {model.model_type} models. "
+            f"Choose one of {', '.join(kind for kind in KINDS if kind != 'prefix')}."
+        )
+    unit = COMPACTER_UNIT if adapter.kind == "compacter" else 1
+    if adapter.kind in WIDE and (adapter.bottleneck < 1 or adapter.bottleneck % unit or model.hidden_size % unit):
+        raise UserError(
+            f"method.adapter.bottleneck={adapter.bottleneck} in a model of width {model.hidden_size}: for "
+            f"method.adapter.kind={adapter.kind} both must be divisible by {unit}, and at least that."
+        )
+
+
+def _config(model: Any, adapter: Adapter, k: int) -> Any:
     options: dict[str, Any] = {"leave_out": list(range(k))}
+    if adapter.kind in WIDE:  # the library divides by the factor and rounds down
+        options["reduction_factor"] = model.hidden_size / (adapter.bottleneck + 0.5)
     if adapter.kind in BOTTLENECKS:
         options |= {
-            "reduction_factor": model.hidden_size / adapter.bottleneck,
             "non_linearity": "gelu_new",  # the paper's adapters use it
             "init_weights": "mam_adapter",  # zero up-projection
         }

@@ -26,7 +26,7 @@ Batch = dict[str, Any]
 Seconds = dict[str, list[float]]
 
 FINETUNE = Method(name="finetune", cut=0, trains=Trains.all, recycles=False)
-BUILD_ENTRIES = 512
+BUILD_ENTRIES = 1024
 """Entries in one timed build: enough batches for a median, few enough to repeat."""
 
 
@@ -95,7 +95,7 @@ def build_arms(
     frozen, recycled = assemble(config, k, task), assemble(config, k, task)
     if recycled.lower is None or frozen.lower is None:
         raise ValueError(f"method={config.method.name} recycles nothing, so there is nothing to compare.")
-    cache = open_cache(config, recycled.lower, k, recycled.config.hidden_size)
+    cache = open_cache(config, recycled.lower)
     used = Split(split.tokens.rows(rows), split.labels[rows])
     recycle(cache, recycled.lower, {"train": used}, config, device)
     batches = [np.searchsorted(rows, batch).tolist() for batch in batches]
@@ -148,7 +148,7 @@ def builds(config: Config, task: Task, k: int, split: Split, device: torch.devic
         seen.clear()
         with tempfile.TemporaryDirectory(prefix="er-build-") as folder:
             fresh = replace(quiet, paths=replace(config.paths, cache=folder))
-            fill(open_cache(fresh, lower, k, parts.config.hidden_size), tokens, recorded, fresh)
+            fill(open_cache(fresh, lower), tokens, recorded, fresh)
 
     def plain(turn: int) -> None:
         for indices in seen:

@@ -165,13 +165,12 @@ class RecyclingDataModule(LightningDataModule):
     Tokens are always served, too: the layers above the cut need the mask, and relative positions.
     """
 
-    def __init__(self, splits: dict[str, Split], batch_size: int, seed: int) -> None:
+    def __init__(self, splits: dict[str, Split], batch_size: int, seed: int, clock: Stopwatch) -> None:
         super().__init__()
         self.splits = splits
         self.batch_size = batch_size
         self.seed = seed
-        self.clock = Stopwatch()
-        """Seconds spent on assembling batches: `read` for training, `read_evaluation` for dev and test."""
+        self.clock = clock
 
     def train_dataloader(self) -> DataLoader:
         """Return shuffled, length-bucketed batches."""

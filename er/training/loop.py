@@ -5,76 +5,15 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
-import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import Logger
 from tqdm import tqdm
 
 from er.config import Config
-from er.timing import Stopwatch
-
-MONITOR = "dev/loss"
-
-
-class Record(Callback):
-    """Keeps what a run must remember when it is interrupted: seconds by phase, dev metrics, the random state.
-
-    With the random state restored, a run that was killed and resumed gives the weights of one that was not.
-    """
-
-    def __init__(self, clock: Stopwatch) -> None:
-        self.clock = clock
-        self.history: list[dict[str, float]] = []
-        self.random: torch.Tensor | None = None
-
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Restore the random state of the interrupted run."""
-        if self.random is not None:
-            torch.set_rng_state(self.random)
-
-    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Count as training from here."""
-        self.clock.start("train")
-
-    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Count as evaluation from here."""
-        self.clock.start("evaluate")
-
-    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Note the dev metrics; saving checkpoints belongs to no phase."""
-        self.clock.stop()
-        dev = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("dev/")}
-        self.history.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **dev})
-
-    def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Count as evaluation from here."""
-        self.clock.start("evaluate")
-
-    def on_test_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Stop counting."""
-        self.clock.stop()
-
-    def best(self) -> dict[str, float]:
-        """Return the dev metrics of the epoch whose weights are kept."""
-        return min(self.history, key=lambda epoch: epoch[MONITOR])
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what to save with a checkpoint."""
-        return {
-            "seconds": dict(self.clock.seconds),
-            "history": self.history,
-            "random": torch.get_rng_state(),
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up where the checkpoint was saved."""
-        self.clock.seconds.update(state_dict["seconds"])
-        self.history = state_dict["history"]
-        self.random = state_dict["random"]
+from er.training.record import MONITOR, Record
 
 
 class Progress(Callback):
@@ -110,17 +49,13 @@ class Progress(Callback):
             self.bar.close()
 
 
-def build_trainer(config: Config, directory: Path, record: Record, logger: Logger | None) -> Trainer:
-    """Return a trainer that keeps the best and the last epoch in `directory` and stops early as configured."""
+def build_trainer(config: Config, record: Record, logger: Logger | None) -> Trainer:
+    """Return a trainer that records, stops early and shows its progress as configured."""
     quieten()
-    callbacks: list[Callback] = [
-        record,
-        ModelCheckpoint(directory, "best", monitor=MONITOR, save_last=True, enable_version_counter=False),
-    ]
+    callbacks: list[Callback] = [Progress()] if config.trainer.progress else []
     if config.optim.patience is not None:
         callbacks.append(EarlyStopping(MONITOR, patience=config.optim.patience))
-    if config.trainer.progress:
-        callbacks.append(Progress())
+    callbacks.append(record)
     return Trainer(
         accelerator=config.trainer.accelerator,
         devices=config.trainer.devices,
@@ -130,7 +65,7 @@ def build_trainer(config: Config, directory: Path, record: Record, logger: Logge
         gradient_clip_val=config.optim.clip,
         callbacks=callbacks,
         logger=logger or False,
-        default_root_dir=directory,
+        default_root_dir=record.path.parent,
         num_sanity_val_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -145,7 +80,6 @@ def quieten() -> None:
         "does not have many workers",
         r"module\(s\) in eval mode",
         "smaller than the logging interval",
-        "Checkpoint directory .* exists and is not empty",
         r"isinstance\(treespec, LeafSpec\)",
     ):
         warnings.filterwarnings("ignore", message=f".*{message}")

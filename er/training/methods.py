@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ from torch import nn
 
 from er.config import Config, Head, Trains
 from er.encoders import load_model, split
-from er.training import heads
+from er.errors import UserError
+from er.training import cross_model, heads
 from er.training.adapters import add_adapter, is_adapter
 
 if TYPE_CHECKING:
@@ -40,11 +42,18 @@ def assemble(config: Config, k: int, task: Task) -> Parts:
     drop_unused_pooler(model, method.head)
     if method.adapter is not None:
         add_adapter(model, method.adapter, k)
-    lower, upper = split(model, k) if method.recycles else (None, model)
+    lower, upper = cut(config, model, k)
     freeze(upper, method.trains, stock_head(model))
     torch.manual_seed(config.seed)  # the head starts the same in every arm, whatever was drawn for adapters before
     head = heads.build(method.head, task.head, model.config.hidden_size, task.outputs)
     return Parts(lower, upper.train(), head, model.config)
+
+
+def cut(config: Config, model: Any, k: int) -> tuple[Lower | None, nn.Module]:
+    """Cut the model as its method has it: in two, behind a source, or not at all."""
+    if config.method.source is not None:
+        return cross_model.parts(model, k, config.method.source, config.seed)
+    return split(model, k) if config.method.recycles else (None, model)
 
 
 def drop_unused_pooler(model: Any, head: Head) -> None:
@@ -58,9 +67,27 @@ def freeze(upper: nn.Module, trains: Trains, stock_head: list[nn.Parameter]) -> 
     if trains is Trains.all:
         return
     for name, parameter in upper.named_parameters():
-        parameter.requires_grad = trains is Trains.adapters and is_adapter(name)
+        parameter.requires_grad = parameter.requires_grad and TRAINS[trains](name)
+    if trains is Trains.biases and not any(parameter.requires_grad for parameter in upper.parameters()):
+        raise UserError(
+            "This encoder has no biases above the cut, so method=bitfit would train the head alone: that is "
+            "method=probe. Choose a model with biases (BERT, RoBERTa, DeBERTa, ...), a lower cut, or another method."
+        )
     for parameter in stock_head:
         parameter.requires_grad = True
+
+
+def is_bias(name: str) -> bool:
+    """Tell whether a parameter of this name is a bias."""
+    return name.rpartition(".")[2] == "bias"
+
+
+TRAINS: dict[Trains, Callable[[str], bool]] = {
+    Trains.adapters: is_adapter,
+    Trains.biases: is_bias,
+    Trains.nothing: lambda name: False,
+}
+"""Which weights above the cut train, by their name, where not all do."""
 
 
 def stock_head(model: Any) -> list[nn.Parameter]:

@@ -19,10 +19,12 @@ log = logging.getLogger(__name__)
 AUTOCAST = {Precision.bfloat16: torch.bfloat16, Precision.float16: torch.float16}
 
 
-def open_cache(config: Config, lower: Lower, k: int, hidden: int) -> ActivationCache:
-    """Open the space of these frozen layers, at this cut and in these dtypes."""
-    space = Space(fingerprint(lower), k, config.trainer.precision.name, config.cache.dtype.name)
-    return ActivationCache(Path(config.paths.cache).expanduser(), space, hidden)
+def open_cache(config: Config, lower: Lower) -> ActivationCache:
+    """Open the space of these frozen layers, freshly loaded, at this cut and in these dtypes."""
+    weights = fingerprint(lower, stored=True)
+    space = Space(weights, lower.k, config.trainer.precision.name, config.cache.dtype.name)
+    named = (config.model if config.method.source is None else config.method.source.model).name
+    return ActivationCache(Path(config.paths.cache).expanduser(), space, lower.config.hidden_size, {"model": named})
 
 
 def recycle(
@@ -30,7 +32,7 @@ def recycle(
 ) -> Built:
     """Fill the cache with what these splits miss, and resolve where each of their activations lies."""
     tokens = Tokens.joined([split.tokens for split in splits.values()])
-    built = fill(cache, tokens, encoder(lower.to(device), tokens, config.trainer.precision, device), config)
+    built = fill(cache, tokens, encoder(lower, tokens, config.trainer.precision, device), config)
     log.info("cache %s: %d hits, %d built", cache.directory, built.hits, built.misses)
     for split in splits.values():
         split.cache, split.where = cache, cache.locate(split.tokens.keys())
@@ -56,7 +58,7 @@ def encoder(lower: Lower, tokens: Tokens, precision: Precision, device: torch.de
     def encode(indices: np.ndarray) -> Tensor:
         inputs = {name: column.to(device) for name, column in tokens.batch(indices).items()}
         with autocast(precision, device):
-            return lower(**inputs)  # type: ignore[no-any-return]
+            return lower.to(device)(**inputs)  # type: ignore[no-any-return]  # moved only once something is missing
 
     return encode
 

@@ -15,16 +15,17 @@ from safetensors.torch import save_file
 
 from er import config as settings
 from er import encoders, results
-from er.config import Config, OnDone
+from er.config import Config, Model, OnDone
 from er.errors import UserError
 from er.results import Result
 from er.tasks import Task, load_task
 from er.timing import Stopwatch
-from er.training import loggers
+from er.training import cross_model, loggers
 from er.training.data import RecyclingDataModule, Split, Tokens, labels_of
-from er.training.loop import Record, build_trainer
+from er.training.loop import build_trainer
 from er.training.methods import Parts, assemble
 from er.training.module import RecyclingModule
+from er.training.record import Record
 from er.training.recycle import open_cache, recycle
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ def run(config: Config) -> Result:
     k = settings.cut_layer(config.method.cut, depth)
     settings.check_cut(config, k)
     named = settings.identity(config, k, {"model": encoders.source(config.model), "task": task.digest})
+    if config.method.source is not None:
+        named["source"] = cross_model.named(config.method.source)
     directory = settings.run_dir(config, settings.run_id(named))
     if (done := finished(directory, config.on_done)) is not None:
         return done
@@ -81,20 +84,20 @@ def _train(config: Config, task: Task, k: int, named: dict[str, Any], directory:
     seed_everything(config.seed, verbose=False)
     splits = tokenized(config, task)
     parts = assemble(config, k, task)
-    record = Record(Stopwatch())
+    record = Record(directory / CHECKPOINTS, config.trainer.checkpoint_s)
     with loggers.opened(config, settings.run_id(named), directory) as logger:
-        trainer = build_trainer(config, directory / CHECKPOINTS, record, logger)
+        trainer = build_trainer(config, record, logger)
         record.clock.device = trainer.strategy.root_device
-        cached = _recycle(config, parts, splits, k, record.clock)
+        cached = _recycle(config, parts, splits, record.clock)
         module = RecyclingModule(parts, task, config.optim)
-        data = RecyclingDataModule(splits, config.optim.batch_size, config.seed)
-        test = fit(trainer, module, data, directory / CHECKPOINTS)
+        data = RecyclingDataModule(splits, config.optim.batch_size, config.seed, record.reading)
+        test = fit(trainer, module, data, record)
         result = Result(
             run_id=settings.run_id(named),
             identity=named,
             config=settings.plain(config),
             metrics=record.best() | test,
-            seconds=_seconds(record.clock, data.clock),
+            seconds=_seconds(record.clock, record.reading),
             steps=trainer.global_step,
             cache=cached,
             split=task.origin,
@@ -109,18 +112,25 @@ def _train(config: Config, task: Task, k: int, named: dict[str, Any], directory:
 
 def tokenized(config: Config, task: Task) -> dict[str, Split]:
     """Turn the task's splits into tokens and labels."""
-    tokenizer = encoders.load_tokenizer(config.model)
+    splits, source = _tokenized(config.model, task), config.method.source
+    if source is None:
+        return splits
+    return cross_model.aligned(splits, _tokenized(source.model, task), config.model, source.model)
+
+
+def _tokenized(model: Model, task: Task) -> dict[str, Split]:
+    tokenizer = encoders.load_tokenizer(model)
     return {
         name: Split(Tokens.of(features, tokenizer.pad_token_id), labels_of(features, task.head))
         for name, features in task.tokenize(tokenizer).items()
     }
 
 
-def _recycle(config: Config, parts: Parts, splits: dict[str, Split], k: int, clock: Stopwatch) -> dict[str, Any] | None:
+def _recycle(config: Config, parts: Parts, splits: dict[str, Split], clock: Stopwatch) -> dict[str, Any] | None:
     """Fill the cache and let go of the lower layers; what is recorded says what it cost."""
     if parts.lower is None or not settings.recycled(config):
         return None
-    cache = open_cache(config, parts.lower, k, parts.config.hidden_size)
+    cache = open_cache(config, parts.lower)
     clock.start("build")
     built = recycle(cache, parts.lower, splits, config, clock.device)
     clock.stop()
@@ -135,19 +145,20 @@ def _recycle(config: Config, parts: Parts, splits: dict[str, Split], k: int, clo
     }
 
 
-def fit(trainer: Trainer, module: RecyclingModule, data: RecyclingDataModule, checkpoints: Path) -> dict[str, float]:
-    """Train, from the last epoch of an interrupted run if there is one, and test the best weights once."""
-    last = checkpoints / "last.ckpt"
-    if last.exists():
+def fit(trainer: Trainer, module: RecyclingModule, data: RecyclingDataModule, record: Record) -> dict[str, float]:
+    """Train, from the last checkpoint of an interrupted run if there is one, and test the best weights once."""
+    last = record.path if record.path.exists() else None
+    if last is not None:
         log.info("going on from %s", last)
-    trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
-    best = trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
-    trainer.test(module, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
+    trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
+    module.load_state_dict(record.weights, strict=False)
+    trainer.test(module, datamodule=data, verbose=False)
     return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
 
 
 def _keep(directory: Path, module: RecyclingModule, task: Task, result: Result) -> None:
     """Leave in the run directory what is worth keeping, the record last."""
+    directory.mkdir(parents=True, exist_ok=True)
     weights = {name: weight.contiguous().cpu() for name, weight in module.trained().items()}
     save_file(weights, directory / WEIGHTS)
     rows = task.predictions("test", module.logits["test"])

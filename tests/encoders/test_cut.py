@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AlbertConfig, AlbertModel, PreTrainedModel, T5ForConditionalGeneration
 
 from er.config import Model
-from er.encoders import Lower, Upper, depth, family_of, load_model, load_tokenizer, split
+from er.encoders import Between, Lower, Upper, depth, family_of, load_model, load_tokenizer, split
 from er.errors import UserError
 from er.testing import FAMILIES, HEADS, gradients, loss, padded_batch, same, tiny, tiny_config
 
@@ -318,3 +318,30 @@ def test_an_activation_of_other_inputs_is_refused() -> None:
 def test_depth_is_known_from_the_configuration(family: str) -> None:
     assert depth(tiny_config(family, layers=5)) == 5
     assert family_of(tiny_config(family).model_type).depth(tiny(family, layers=2)) == 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_layers_between_two_cuts_lead_from_one_activation_to_the_other(family: str) -> None:
+    model = tiny(family, "token")
+    inputs = padded_batch(model.config)
+    states = [Lower(model, k)(**inputs) for k in CUTS]
+
+    for j in CUTS:
+        for k in range(max(j, 1), DEPTH + 1):
+            if (j, k) != (DEPTH, DEPTH):
+                assert torch.equal(Between(model, j, k).train()(states[j], **inputs), states[k]), (j, k)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_pass_between_two_cuts_and_dropout_does_not_act(family: str) -> None:
+    model = tiny(family)
+    inputs = padded_batch(model.config)
+    hidden = Lower(model, 1)(**inputs).requires_grad_()
+    between, upper = Between(model, 1, 2), split(model, 2)[1].train()
+    upper.train()
+
+    first, second = between(hidden, **inputs), between(hidden, **inputs)
+    loss(first).backward()
+
+    assert torch.equal(first, second)
+    assert hidden.grad is not None and hidden.grad.abs().sum() > 0

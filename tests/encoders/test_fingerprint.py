@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from transformers import PreTrainedModel
 
-from er.encoders import Lower, digest, family_of, fingerprint, split
-from er.testing import FAMILIES, padded_batch, tiny
+from er.config import Model
+from er.encoders import Lower, digest, family_of, fingerprint, load_model, split
+from er.encoders.stored import PLACE
+from er.testing import FAMILIES, padded_batch, tiny, tiny_checkpoint
 
 DEPTH = 3
 CUTS = range(DEPTH + 1)
@@ -119,3 +122,30 @@ def test_training_the_upper_part_does_not_change_it() -> None:
     optimizer.step()
 
     assert fingerprint(lower) == before
+
+
+@pytest.mark.parametrize("head", [None, "sequence"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_can_be_taken_from_the_files_without_touching_the_weights(
+    family: str, head: str | None, tmp_path: Path
+) -> None:
+    """Every weight of the lower part is found in its file; only what is computed, not loaded, is read in memory."""
+    path = tiny_checkpoint(tmp_path, family, head)
+    lower = Lower(load_model(Model(name="test", path=str(path), attention="eager")), 2)
+    named = dict(lower.tensors())
+
+    assert all(PLACE in vars(tensor) for tensor in named.values() if isinstance(tensor, torch.nn.Parameter))
+    expected = fingerprint(lower)
+    for tensor in named.values():
+        if PLACE in vars(tensor):
+            tensor.data.zero_()  # behind the back of its version counter
+    assert fingerprint(lower, stored=True) == expected != fingerprint(lower)
+
+
+def test_a_weight_that_was_changed_since_it_was_loaded_is_not_taken_from_its_file(tmp_path: Path) -> None:
+    lower = Lower(load_model(Model(name="test", path=str(tiny_checkpoint(tmp_path)))), 2)
+    before = fingerprint(lower, stored=True)
+    with torch.no_grad():
+        next(lower.parameters()).add_(1)
+
+    assert fingerprint(lower, stored=True) == fingerprint(lower) != before

@@ -81,6 +81,14 @@ class TestLabels:
         assert loaded.predictions("test", logits)[2]["label"] == "new"
         assert "1 of 3 test examples" in caplog.text
 
+    def test_numbers_may_be_given_names(self, task: MakeTask, folder: Folder) -> None:
+        rows = [{"text": "a", "label": 0}, {"text": "b", "label": "1"}, {"text": "c", "label": "other"}]
+        path = str(folder(train=rows, dev=rows, test=rows))
+
+        assert load_task(task(path=path, label_names=["no", "yes"]), None).labels == ["no", "other", "yes"]
+        with pytest.raises(UserError, match=r"train\.jsonl:2: column 'label' is 1.*task\.label_names has 1"):
+            load_task(task(path=path, label_names=["no"]), None)
+
     def test_a_single_one_is_refused(self, task: MakeTask, folder: Folder) -> None:
         with pytest.raises(UserError, match="nothing to learn"):
             load_task(task(path=str(folder(train=TRAIN[:1], dev=TRAIN, test=TRAIN))), None)
@@ -112,6 +120,24 @@ def test_a_bad_example_is_named(row: dict[str, Any], message: list[str], task: M
 
     for part in ["train.jsonl:3: ", *message]:
         assert part in str(error.value)
+
+
+@pytest.mark.parametrize("columns", [[], ["a"], ["a", "b", "c"]])
+def test_a_pair_has_two_columns(columns: list[str]) -> None:
+    task = config.Task(name="own", kind=config.Kind.pair_classification, text=columns)
+
+    with pytest.raises(UserError, match="two columns of a pair"):
+        load_task(task, None)
+
+
+def test_a_pair_of_texts_is_a_kind_of_its_own(folder: Folder) -> None:
+    rows = [{"q": "ab", "a": "cd e", "same": label} for label in (0, 1)]
+    options: Any = {"path": str(folder(train=rows, dev=rows, test=rows)), "text": ["q", "a"], "label": "same"}
+
+    loaded = load_task(config.Task(name="own", kind=config.Kind.pair_classification, **options), None)
+
+    assert loaded.head == "sequence"
+    assert loaded.leaks == 2
 
 
 @pytest.mark.parametrize("columns", [[], ["a", "b", "c"]])
@@ -238,6 +264,19 @@ def test_predictions_are_records_that_json_can_hold(task: MakeTask) -> None:
         {"index": 0, "label": "b", "prediction": "b", "probability": 1.0},
         {"index": 1, "label": "c", "prediction": "a", "probability": pytest.approx(0.6)},
     ]
+
+
+def test_details_name_every_label(task: MakeTask) -> None:
+    loaded = of_labels(["a", "b", "new"], task(unseen_label=config.UnseenLabel.wrong))
+
+    details = json.loads(json.dumps(loaded.details("test", [np.eye(3)[0], np.eye(3)[0], np.eye(3)[2]])))
+
+    assert details["classes"]["a"] == {"precision": 0.5, "recall": 1.0, "f1-score": pytest.approx(2 / 3), "support": 1}
+    assert details["classes"]["new"]["recall"] == 0
+    assert details["confusion"] == {
+        "labels": ["a", "b", "c", "new"],
+        "matrix": [[1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0]],
+    }
 
 
 def test_logits_of_another_split_are_refused(task: MakeTask) -> None:

@@ -118,6 +118,30 @@ def test_missing_splits_are_taken_from_train(
     assert load_task(task(path=path), None).origin["dev"] == "derived"
 
 
+def test_the_splits_of_the_hub_may_have_other_names(task: MakeTask, repository: Repository) -> None:
+    path = repository(["no", "yes"], train=COLUMNS, validation=COLUMNS, test=COLUMNS | {"label": [-1, -1, -1]})
+
+    assert list(hub.read(task(path=path, hub_splits={"train": "train", "dev": "validation"}))) == ["train", "dev"]
+    with pytest.raises(UserError, match=r"no split 'valid', only: train, validation, test.*task\.hub_splits"):
+        hub.read(task(path=path, hub_splits={"train": "train", "dev": "valid"}))
+    with pytest.raises(UserError, match="hub_splits names valid; there are only"):
+        hub.read(task(path=path, hub_splits={"train": "train", "valid": "validation"}))
+
+
+def test_a_list_of_class_numbers_becomes_names(tmp_path: Path) -> None:
+    kinds = {
+        "tokens": datasets.List(datasets.Value("string")),
+        "ner_tags": datasets.List(datasets.ClassLabel(names=["O", "B-x"])),
+    }
+    rows = {"tokens": [["a", "b"]], "ner_tags": [[0, 1]]}
+    with quiet():
+        datasets.Dataset.from_dict(rows, datasets.Features(kinds)).to_parquet(tmp_path / "train.parquet")
+    task = config.Task(name="own", kind=config.Kind.tagging, path=str(tmp_path), text=["tokens"], label="tags")
+    task.hub_label = "ner_tags"
+
+    assert hub.read(task)["train"][0].fields["tags"] == ["O", "B-x"]
+
+
 @pytest.mark.parametrize("path", ["nobody/no-such-data-set", "no-such-data-set"])
 def test_a_hub_that_cannot_be_reached_is_a_user_error(path: str, task: MakeTask) -> None:
     with pytest.raises(UserError, match=rf"{path} is no directory here.*hub did not give it.*paths\.data"):

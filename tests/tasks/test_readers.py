@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from er import config
 from er.errors import UserError
 from er.tasks import load_task
-from er.tasks.readers import csv_table, json_lines, tables
+from er.tasks.readers import csv_table, json_lines, tables, text_file
 from er.tasks.task import SPLITS
 
 TABLES = tables()
@@ -95,6 +95,26 @@ def test_row_says_where_it_stands(tmp_path: Path) -> None:
 
     assert [row.where for row in json_lines(lines)] == [f"{lines}:2", f"{lines}:4"]
     assert [row.where for row in csv_table(table)] == [f"{table}:2", f"{table}:4"]
+
+
+@pytest.mark.parametrize(("suffix", "tab"), [(".tsv", "\t"), (".txt", "\t"), (".csv", ",")])
+def test_columns_name_what_has_no_header(suffix: str, tab: str, tmp_path: Path) -> None:
+    file = tmp_path / f"train{suffix}"
+    file.write_text(f"one{tab}two{tab}0\nthree{tab}four{tab}1\n")
+
+    rows = list(tables(["a", "b", "c"])[suffix](file))
+
+    assert [row.fields for row in rows] == [{"a": "one", "b": "two", "c": "0"}, {"a": "three", "b": "four", "c": "1"}]
+    assert [row.where for row in rows] == [f"{file}:1", f"{file}:2"]
+    with pytest.raises(UserError, match=rf"train{suffix}:1: 3 fields, but task\.columns has 2 \(a, b\)"):
+        list(tables(["a", "b"])[suffix](file))
+
+
+def test_a_text_file_may_hold_tab_separated_values(tmp_path: Path) -> None:
+    file = tmp_path / "test.txt"
+    file.write_bytes(b'\xef\xbb\xbf\nQuality\t#1 String\r\n1\t"an open quote\r\n')
+
+    assert [row.fields for row in text_file(file)] == [{"Quality": "1", "#1 String": '"an open quote'}]
 
 
 WRONG = [

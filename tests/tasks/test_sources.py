@@ -101,8 +101,48 @@ def test_two_files_for_one_split_are_both_named(task: MakeTask, folder: Folder) 
 
 
 def test_a_directory_without_train_says_what_is_there(task: MakeTask, folder: Folder) -> None:
-    with pytest.raises(UserError, match=r"no training file.*\.jsonl.*found dev\.jsonl"):
-        load_task(task(path=str(folder(dev=DEV))), None)
+    # One of the others may be meant to be it: the dev split takes its place only where there is none.
+    with pytest.raises(UserError, match=r"no training file.*\.jsonl.*found dev\.jsonl, training\.jsonl"):
+        load_task(task(path=str(folder(dev=DEV, training=ROWS))), None)
+
+
+def test_an_empty_directory_says_what_is_expected(task: MakeTask, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no training file. Expected train with .*found nothing"):
+        load_task(task(path=str(tmp_path)), None)
+
+
+@pytest.mark.parametrize("given", ["dev", "test"])
+def test_without_train_the_first_split_there_is_split(
+    given: str, task: MakeTask, folder: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="er")
+
+    loaded = load_task(task(path=str(folder(**{given: ROWS}))), None)
+
+    assert loaded.origin == dict.fromkeys(("train", "dev", "test"), "derived")
+    assert sum(loaded.sizes.values()) == len(ROWS)
+    assert f"no train split is given; {loaded.sizes['train']} of 200 {given} examples" in caplog.text
+
+
+def test_without_train_a_test_split_stays_whole(task: MakeTask, folder: Folder) -> None:
+    loaded = load_task(task(path=str(folder(dev=ROWS, test=TEST))), None)
+
+    assert loaded.origin == {"train": "derived", "dev": "derived", "test": "given"}
+    assert loaded.sizes["train"] + loaded.sizes["dev"] == 200
+    assert loaded.sizes["test"] == 2
+
+
+def test_equal_texts_in_train_and_test_are_counted(
+    task: MakeTask, folder: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded = load_task(task(path=str(folder(train=[*ROWS, *TEST[:1]], dev=DEV, test=TEST))), None)
+
+    assert loaded.leaks == 1
+    assert "1 of 2 test examples have the very text of a training example" in caplog.text
+
+
+def test_a_derived_split_leaks_nothing(task: MakeTask, folder: Folder) -> None:
+    assert load_task(task(path=str(folder(train=ROWS + ROWS))), None).leaks == 0
 
 
 @pytest.mark.parametrize("name", ["dev.jsonl.gz", "dev.conll", "dev"])

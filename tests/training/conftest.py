@@ -23,6 +23,7 @@ def small(composed: Callable[..., Config], words: Path, checkpoint: Path, tmp_pa
     """Compose a run of a tiny encoder on a tiny task."""
 
     def compose_small(*overrides: str) -> Config:
+        source = [f"method.source.model.path={checkpoint}"] if "method=cross_model" in overrides else []
         return composed(
             "model=hf",
             f"model.path={checkpoint}",
@@ -36,6 +37,7 @@ def small(composed: Callable[..., Config], words: Path, checkpoint: Path, tmp_pa
             "optim.batch_size=8",
             "optim.lr=1e-3",
             *overrides,
+            *source,
         )
 
     return compose_small

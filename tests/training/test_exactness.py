@@ -39,9 +39,7 @@ def prepared(small: Small, words: Path) -> Prepared:
         parts = assemble(config, k, task)
         assert parts.lower is not None
         cached = replace(plain)
-        recycle(
-            open_cache(config, parts.lower, k, parts.config.hidden_size), parts.lower, {"train": cached}, config, CPU
-        )
+        recycle(open_cache(config, parts.lower), parts.lower, {"train": cached}, config, CPU)
         return config, parts, plain, cached
 
     return prepare

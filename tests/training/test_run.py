@@ -118,11 +118,13 @@ class Killed(RuntimeError):
     """Stands for whatever ends a process."""
 
 
+@pytest.mark.parametrize("patience", [1, "null"])
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_an_interrupted_run_ends_with_the_weights_of_an_undisturbed_one(
-    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, patience: int | str
 ) -> None:
-    undisturbed = run(small("optim.epochs=4", f"paths.runs={tmp_path}/whole"))
+    four = ["optim.epochs=4", f"optim.patience={patience}"]
+    undisturbed = run(small(*four, f"paths.runs={tmp_path}/whole"))
 
     def kill(self: Any, trainer: Any, module: Any, *rest: Any) -> None:
         if trainer.current_epoch == epoch:
@@ -131,9 +133,9 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_undisturbed_one(
     with monkeypatch.context() as patch:
         patch.setattr(Callback, "on_train_batch_start", kill)
         with pytest.raises(Killed):
-            run(small("optim.epochs=4"))
+            run(small(*four, "trainer.checkpoint_s=0"))
     assert not list((tmp_path / "runs").rglob("result.json"))
-    resumed = run(small("optim.epochs=4"))
+    resumed = run(small(*four))
 
     assert resumed.metrics == undisturbed.metrics
     assert resumed.history == undisturbed.history

@@ -1,0 +1,97 @@
+"""What a run must remember: seconds by phase, dev metrics, the best weights; and the checkpoints that keep it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+from torch import Tensor
+
+from er.timing import Stopwatch
+
+MONITOR = "dev/loss"
+
+LAST = "last.ckpt"
+
+
+class Record(Checkpoint):
+    """Times a run, keeps its best weights, and saves all that an interrupted run needs to go on.
+
+    With the random state restored, a run that was killed and resumed gives the weights of one that was not.
+    The best weights are kept in memory: only what trains is copied, and a file an epoch would take longer
+    than the epoch itself where the lower layers are recycled.
+    """
+
+    def __init__(self, directory: Path, interval: float) -> None:
+        self.path = directory / LAST
+        self.interval = interval
+        self.saved = time.monotonic()
+        self.clock = Stopwatch()
+        self.reading = Stopwatch()
+        """Seconds spent on assembling batches, which the clock counts as training or evaluation."""
+        self.history: list[dict[str, float]] = []
+        self.weights: dict[str, Tensor] = {}
+        """What trains, as it was after the best epoch."""
+        self.random: list[Tensor] = []
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Restore the random state of the interrupted run."""
+        if self.random:
+            torch.set_rng_state(self.random[0])
+            torch.cuda.set_rng_state_all(self.random[1:])
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Count as training from here."""
+        self.clock.start("train")
+
+    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Count as evaluation from here."""
+        self.clock.start("evaluate")
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Note the dev metrics and the best weights; what follows belongs to no phase."""
+        self.clock.stop()
+        dev = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("dev/")}
+        self.history.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **dev})
+        if self.best() is self.history[-1]:
+            self.weights = {name: p.detach().cpu().clone() for name, p in module.named_parameters() if p.requires_grad}
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Save, if it is time: last in the epoch, when early stopping has decided, too."""
+        if time.monotonic() - self.saved >= self.interval:
+            trainer.save_checkpoint(self.path)
+            self.saved = time.monotonic()
+
+    def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Count as evaluation from here."""
+        self.clock.start("evaluate")
+
+    def on_test_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Stop counting."""
+        self.clock.stop()
+
+    def best(self) -> dict[str, float]:
+        """Return the dev metrics of the epoch whose weights are kept, the first of equals."""
+        return min(self.history, key=lambda epoch: epoch[MONITOR])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what to save with a checkpoint."""
+        return {
+            "seconds": dict(self.clock.seconds),
+            "reading": dict(self.reading.seconds),
+            "history": self.history,
+            "weights": self.weights,
+            "random": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up where the checkpoint was saved."""
+        self.clock.seconds.update(state_dict["seconds"])
+        self.reading.seconds.update(state_dict["reading"])
+        self.history = state_dict["history"]
+        self.weights = state_dict["weights"]
+        self.random = state_dict["random"]
