@@ -212,7 +212,7 @@ class Optim:
     lr: float = MISSING
     weight_decay: float = MISSING
     warmup: float = MISSING
-    """Warm-up of the linear schedule, as a fraction of all steps."""
+    """Warm-up of the linear schedule: a fraction of all steps, or, from 1 on, so many steps."""
     patience: int | None = None
     """Epochs without a better dev loss before training stops; `null` trains to the end."""
     clip: float | None = None
@@ -286,6 +286,15 @@ class Config:
 
 
 ConfigStore.instance().store(name="schema", node=Config)
+
+
+def _paper(field: str, *, _root_: DictConfig) -> Any:
+    from er import paper  # it reads this schema
+
+    return paper.setting(field, _root_).value
+
+
+OmegaConf.register_new_resolver("paper", _paper, replace=True)
 
 
 def settings(cfg: DictConfig) -> Config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ from er.errors import UserError
 
 if TYPE_CHECKING:
     from er.cache.spaces import Listed
+
+log = logging.getLogger(__name__)
 
 SEVERAL = re.compile(r"cut=([\d.]+(?:,[\d.]+)+)")
 
@@ -38,8 +41,6 @@ def command(cfg: DictConfig) -> None:
 
 def build(config: Config) -> None:
     """Make sure that the activations of the task exist at every cut; the layers run once."""
-    import logging
-
     import torch
 
     from er import encoders
@@ -59,16 +60,9 @@ def build(config: Config) -> None:
     torch.manual_seed(config.seed)  # where model.random asks for random weights, they are those of the run
     for cache in fill_cuts(encoders.load_model(model), cuts, tokens, config, device):
         where = cache.locate(tokens.keys())
-        log = logging.getLogger(__name__)
-        log.info(
-            "%s, cut at layer %d of %d: %s entries, %.1f MB in %s",
-            model.name,
-            cache.space.cut_layer,
-            depth,
-            f"{len(set(tokens.keys().tolist())):,}",
-            cache.nbytes(where) / 1e6,
-            cache.directory,
-        )
+        count, size = len(set(tokens.keys().tolist())), cache.nbytes(where) / 1e6
+        place = f"{model.name}, cut at layer {cache.space.cut_layer} of {depth}"
+        log.info("%s: %d entries, %.1f MB in %s", place, count, size, cache.directory)
 
 
 def recycled(config: Config) -> tuple[Model, list[int | float]]:

@@ -23,17 +23,16 @@ def _places(spans: list[np.ndarray], group: list[int], words: list[str]) -> np.n
     """Place the words of one sentence, whose text is its words with a space between them."""
     word_at = _word_at(words)
     found = np.full((len(words), 2), -1, dtype=np.int64)
-    begins = np.full(len(words), len(word_at) + 1, dtype=np.int64)  # the character where a word's first piece ends
-    context = np.full(len(words), -1, dtype=np.int64)
+    begins = np.full(len(words), len(word_at) + 1)  # the character where a word's first piece ends
+    context = np.full(len(words), -1)
     for window in group:
-        pieces = _pieces(spans[window], word_at)
-        if not len(pieces):
-            continue
-        first, last = pieces[0, 0], pieces[-1, 0]
-        for position, word, end in pieces.tolist():
-            around = min(position - first, last - position)
-            if end < begins[word] or (end == begins[word] and around > context[word] and found[word, 0] != window):
-                found[word], begins[word], context[word] = (window, position), end, around
+        position, word, end = _first_pieces(spans[window], word_at)
+        if len(position):
+            around = np.minimum(position - position[0], position[-1] - position)
+            better = (end < begins[word]) | ((end == begins[word]) & (around > context[word]))
+            chosen = word[better]
+            found[chosen, 0], found[chosen, 1] = window, position[better]
+            begins[chosen], context[chosen] = end[better], around[better]
     return found
 
 
@@ -45,13 +44,13 @@ def _word_at(words: list[str]) -> np.ndarray:
     return at
 
 
-def _pieces(spans: np.ndarray, word_at: np.ndarray) -> np.ndarray:
-    """Return position, word and last character of every token that is a piece of a word, shape (pieces, 3).
+def _first_pieces(spans: np.ndarray, word_at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return position, word and last character of the first piece that a window has of each of its words.
 
     A token that begins with the space before a word is a piece of that word: its last character tells.
     """
-    positions = np.flatnonzero(spans[:, 1] > spans[:, 0])
-    ends = spans[positions, 1]
-    words = word_at[ends - 1]
-    real = words >= 0
-    return np.stack([positions[real], words[real], ends[real]], axis=1)
+    position = np.flatnonzero(spans[:, 1] > spans[:, 0])
+    word = word_at[spans[position, 1] - 1]
+    before = np.concatenate([[-1], word[:-1]]) if len(word) else word
+    first = (word != before) & (word >= 0)
+    return position[first], word[first], spans[position, 1][first]

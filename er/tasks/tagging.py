@@ -148,9 +148,10 @@ class Tagging(Corpus[Example]):
         output = {label: i for i, label in enumerate(self.labels)}
         labels = [np.full(len(spans), IGNORED) for spans in cut.spans]
         for where, names in zip(found, tags, strict=True):
-            for (window, position), name in zip(where, names, strict=True):
-                if window >= 0:
-                    labels[window][position] = output.get(name, IGNORED)
+            numbers = np.array([output.get(name, IGNORED) for name in names])
+            for window in set(where[:, 0].tolist()) - {-1}:
+                here = where[:, 0] == window
+                labels[window][where[here, 1]] = numbers[here]
         return labels
 
     def score(self, split: str, logits: Sequence[np.ndarray]) -> dict[str, float]:

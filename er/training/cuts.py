@@ -6,6 +6,7 @@ import logging
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,7 +75,7 @@ def fill_cuts(
     """
     lowers = [Lower(model, k) for k in cuts]
     caches = [open_cache(config, lower) for lower in lowers]
-    betweens = [Between(model, j, k).to(device) for j, k in zip(cuts, cuts[1:], strict=False)]
+    betweens = [Between(model, j, k).to(device) for j, k in pairwise(cuts)]
     for count in range(len(cuts), 0, -1):  # what the deepest had already is left to the next deepest, and so on
         _fill_deepest(lowers[0].to(device), betweens[: count - 1], caches[:count], tokens, config, device)
     return caches

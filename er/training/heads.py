@@ -84,6 +84,11 @@ def build(head: Head, reads: str, hidden: int, outputs: int) -> nn.Module:
     return StockHead() if head is Head.stock else LINEAR[reads](hidden, outputs)
 
 
+def within(logits: Tensor, mask: Tensor) -> Tensor:
+    """Leave no chance to padding, whose hidden states differ between the cache and the lower layers."""
+    return logits.masked_fill(mask[..., None] == 0, float("-inf"))
+
+
 def sequence_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy of the labelled examples; zero where a batch has none."""
     total = cross_entropy(logits.float(), labels, ignore_index=-100, reduction="sum")

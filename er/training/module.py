@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import get_linear_schedule_with_warmup
 
 from er.config import Optim
-from er.training.heads import LOSSES
+from er.training.heads import LOSSES, within
 
 if TYPE_CHECKING:
     from er.tasks import Task
@@ -45,7 +45,8 @@ class RecyclingModule(LightningModule):
         if hidden is None and self.lower is not None:
             hidden = self.lower(**inputs)
         output = self.upper(**inputs) if hidden is None else self.upper(hidden, **inputs)
-        return self.head(output)  # type: ignore[no-any-return]
+        logits: Tensor = self.head(output)
+        return within(logits, inputs["attention_mask"]) if self.task.head == "span" else logits
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Return the loss of one batch."""
@@ -98,6 +99,6 @@ class RecyclingModule(LightningModule):
         trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trainable, lr=self.optim.lr, weight_decay=self.optim.weight_decay)
         steps = int(self.trainer.estimated_stepping_batches)
-        warmup = round(steps * self.optim.warmup)
+        warmup = round(self.optim.warmup * (steps if self.optim.warmup < 1 else 1))
         schedule = get_linear_schedule_with_warmup(optimizer, warmup, steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

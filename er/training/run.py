@@ -14,7 +14,7 @@ from pytorch_lightning import Trainer, seed_everything
 from safetensors.torch import save_file
 
 from er import config as settings
-from er import encoders, results
+from er import encoders, paper, results
 from er.config import Config, Model, OnDone
 from er.errors import UserError
 from er.results import Result
@@ -55,6 +55,8 @@ def run(config: Config) -> Result:
     if (done := finished(directory, config.on_done)) is not None:
         return done
     log.info("%s: cut at layer %d of %d", directory, k, depth)
+    if config.optim.name == "paper":
+        paper.explain(config)
     result = _train(config, task, k, named, directory)
     log.info("%s: %s", directory, _summary(result))
     return result

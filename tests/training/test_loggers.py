@@ -37,7 +37,7 @@ def records(path: Path) -> Iterator[bytes]:
 
 def summary(path: Path) -> dict[str, object]:
     """Collect the summary of a W&B run."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
     found: dict[str, object] = {}
     for raw in records(path):
