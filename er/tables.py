@@ -78,10 +78,10 @@ def with_speedups(table: pd.DataFrame, baseline: str = "finetune") -> pd.DataFra
     """
     base = table.loc[table.method == baseline, [*PAIRED, "step_s"]].drop_duplicates(PAIRED)
     paired = table.merge(base, on=PAIRED, how="left", suffixes=("", "_base"), validate="many_to_one")
-    saved = (paired.step_s_base - paired.step_s) * paired.steps / paired.epochs
+    paired["saved_s"] = (paired.step_s_base - paired.step_s) * paired.steps / paired.epochs
     paired["warm"] = (paired.step_s_base / paired.step_s - 1) * 100
     paired["cold"] = (paired.step_s_base / (paired.step_s + paired.cost_s / paired.steps) - 1) * 100
-    paired["break_even"] = (paired.cost_s / saved).where((saved > 0) & (paired.cost_s > 0))
+    paired["break_even"] = break_even(paired.cost_s, paired.saved_s)
     return paired.drop(columns="step_s_base")
 
 
@@ -89,7 +89,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Average the seeds of each setting; scores get their standard deviation where there are several."""
     groups = table.groupby(SETTING, sort=False)
     scores = [name for name in results.SCORES if name in table]
-    out = groups[["build_s", "read_s", "train_s", "evaluate_s", "warm", "cold", "break_even"]].mean()
+    out = groups[["build_s", "read_s", "train_s", "evaluate_s", "warm", "cold"]].mean()
+    out["break_even"] = break_even(groups["cost_s"].mean(), groups["saved_s"].mean())
     out.insert(0, "seeds", groups.size())
     for place, name in enumerate(scores, start=1):
         out.insert(place, name, spread(groups[name].mean() * 100, groups[name].std() * 100))
@@ -104,6 +105,11 @@ def common(table: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     shared = [name for name in SETTING if name in table and len(table) > 1 and len(set(table[name]) - {""}) == 1]
     said = ", ".join(f"{name} {max(map(str, table[name]))}" for name in shared)
     return said, table.drop(columns=shared)
+
+
+def break_even(cost: pd.Series, saved: pd.Series) -> pd.Series:
+    """Return after how many epochs the building has paid; nothing where none was built, or nothing is saved."""
+    return (cost / saved).where((saved > 0) & (cost > 0))
 
 
 def spread(mean: pd.Series, deviation: pd.Series) -> pd.Series:

@@ -41,7 +41,8 @@ def meant(model: Model, *texts: str) -> Tensor:
     inputs = tokens(model, *texts)
     mask = inputs["attention_mask"][..., None]
     states = load_model(model)(**inputs).last_hidden_state
-    return (states * mask).sum(dim=1) / mask.sum(dim=1)
+    mean: Tensor = (states * mask).sum(dim=1) / mask.sum(dim=1)
+    return mean
 
 
 @pytest.mark.parametrize("name", REAL)
