@@ -64,7 +64,7 @@ def test_csv_has_every_epoch(train: Train, tmp_path: Path) -> None:
     result = train("logger=csv", "optim.epochs=3")
 
     (file,) = tmp_path.rglob("metrics.csv")
-    losses = [float(row["dev/loss"]) for row in csv.DictReader(file.open()) if row["dev/loss"]]
+    losses = [float(row["dev/loss"]) for row in csv.DictReader(file.read_text().splitlines()) if row["dev/loss"]]
     assert losses == pytest.approx([epoch["dev/loss"] for epoch in result.history])
 
 
