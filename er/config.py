@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
-
-from er.errors import UserError
 
 HERE = Path(__file__).resolve().parent
 CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
@@ -295,113 +291,3 @@ def _paper(field: str, *, _root_: DictConfig) -> Any:
 
 
 OmegaConf.register_new_resolver("paper", _paper, replace=True)
-
-
-def settings(cfg: DictConfig) -> Config:
-    """Turn a composed configuration into checked dataclasses."""
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:
-        raise UserError(f"No value for {', '.join(missing)}: set it on the command line ({missing[0]}=...).")
-    config = OmegaConf.to_object(cfg)
-    assert isinstance(config, Config)
-    check(config)
-    return config
-
-
-def check(config: Config) -> None:
-    """Refuse combinations that cannot mean anything."""
-    method, optim = config.method, config.optim
-    if method.trains is Trains.adapters and method.adapter is None:
-        raise UserError(f"method={method.name} trains adapters but names none: set method.adapter.kind.")
-    if method.source is not None and (method.trains is not Trains.all or not method.recycles):
-        raise UserError(
-            f"method={method.name} has a source, which needs method.trains=all and method.recycles=true: "
-            "the projection of its activations is among what trains."
-        )
-    for name, value in {"epochs": optim.epochs, "batch_size": optim.batch_size, "lr": optim.lr}.items():
-        if value <= 0:
-            raise UserError(f"optim.{name}={value}: must be greater than 0.")
-    for name, least in {"limit": 1, "max_windows": 1, "max_answer": 1, "stride": 0}.items():
-        number = getattr(config.task, name)
-        if number is not None and number < least:
-            raise UserError(f"task.{name}={number}: must be at least {least}.")
-
-
-def cut_layer(cut: Any, depth: int) -> int:
-    """Return the layer that `cut` means in an encoder of `depth` layers.
-
-    A whole number is a layer; a fraction is rounded to the nearest layer, as the paper's 25 % of 6 layers.
-    """
-    if isinstance(cut, bool) or not isinstance(cut, int | float):
-        raise UserError(f"cut={cut}: give one layer (6) or one fraction (0.5); only `er cache` takes several.")
-    k = round(cut * depth) if isinstance(cut, float) else cut
-    if (isinstance(cut, float) and not 0 <= cut <= 1) or not 0 <= k <= depth:
-        raise UserError(f"cut={cut}: this encoder has {depth} layers; give a layer 0..{depth} or a fraction 0.0..1.0.")
-    return k
-
-
-def check_cut(config: Config, k: int) -> None:
-    """Refuse to cache what costs nothing to compute."""
-    if recycled(config) and k == 0 and config.method.source is None:
-        raise UserError(
-            f"method={config.method.name}: cut={config.method.cut} is layer 0, so the cache would hold embeddings, "
-            "which cost nothing to compute. Set cut to 1 or more, or cache.mode=off to train above them."
-        )
-
-
-def recycled(config: Config) -> bool:
-    """Tell whether this run reads its lower activations from the cache."""
-    return config.method.recycles and config.cache.mode is Switch.on
-
-
-def identity(config: Config, k: int, sources: dict[str, str]) -> dict[str, Any]:
-    """List what makes a run this run: two runs that agree here are one.
-
-    Paths, device, logger and launcher are absent on purpose. `sources` holds the digests of the model's
-    and the task's files, so that an edited file is another run.
-    """
-    model, task, optim = config.model, config.task, asdict(config.optim)
-    optim.pop("name")
-    named = {
-        "model": {"name": model.name, "source": sources["model"], "random": model.random},
-        "task": {
-            "name": task.name,
-            "source": sources["task"],
-            "text": task.text,
-            "label": task.label,
-            "unseen_label": task.unseen_label,
-            "max_length": task.max_length,
-            "stride": task.stride,
-            "max_windows": task.max_windows,
-            "max_answer": task.max_answer,
-            "limit": task.limit,
-        },
-        "method": {"name": config.method.name, "trains": config.method.trains, "head": config.method.head},
-        "adapter": asdict(config.method.adapter) if config.method.adapter else None,
-        "cut": k,
-        "optim": optim,
-        "seed": config.seed,
-        "precision": config.trainer.precision,
-        "storage": config.cache.dtype if recycled(config) else None,
-    }
-    return _plain(named)
-
-
-def plain(config: Config) -> dict[str, Any]:
-    """Return the configuration as JSON can hold it."""
-    return _plain(asdict(config))
-
-
-def _plain(tree: dict[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps(tree, default=lambda enum: enum.value))  # type: ignore[no-any-return]
-
-
-def run_id(named: dict[str, Any]) -> str:
-    """Hash a run's identity to twelve characters."""
-    return hashlib.blake2b(json.dumps(named, sort_keys=True).encode(), digest_size=6).hexdigest()
-
-
-def run_dir(config: Config, identifier: str) -> Path:
-    """Return where the run's files live: the same for the same run, always."""
-    runs = Path(config.paths.runs).expanduser()
-    return runs / config.task.name / config.model.name / f"{config.method.name}-{identifier}"

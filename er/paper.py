@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
-from er.config import Config, Trains, cut_layer
+from er.checks import cut_layer
+from er.config import Config, Trains
 from er.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,8 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from er.config import CONF, Config, settings
+from er.checks import settings
+from er.config import CONF, Config
 
 WORDS = {"animal": ["cat", "dog", "horse", "cow"], "tool": ["hammer", "saw", "drill", "file"]}
 

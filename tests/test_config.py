@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from er.config import CONF, Config, cut_layer, identity, run_dir, run_id
+from er.checks import cut_layer
+from er.config import CONF, Config
 from er.errors import UserError
+from er.identity import identity, run_dir, run_id
 
 Composed = Callable[..., Config]
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from er import paper
-from er.config import CONF, Config, identity, run_id
+from er.config import CONF, Config
+from er.identity import identity, run_id
 
 Composed = Callable[..., Config]
 

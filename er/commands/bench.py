@@ -11,7 +11,8 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from er.config import CONF, Config, check_cut, cut_layer, recycled, settings
+from er.checks import check_cut, cut_layer, recycled, settings
+from er.config import CONF, Config
 from er.errors import UserError
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig
 
-from er.config import CONF, Action, Config, Model, cut_layer, settings
+from er.checks import cut_layer, settings
+from er.config import CONF, Action, Config, Model
 from er.errors import UserError
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig
 
-from er.config import CONF, settings
+from er.checks import settings
+from er.config import CONF
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
-from er.config import CONF, settings
+from er.checks import settings
+from er.config import CONF
 
 
 @hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")

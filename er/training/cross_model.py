@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from er import encoders
-from er.config import Model, Source, cut_layer
+from er.checks import cut_layer
+from er.config import Model, Source
 from er.encoders import Between, Lower, load_model, split
 from er.encoders.cut import READ
 from er.errors import UserError

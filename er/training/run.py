@@ -13,8 +13,7 @@ import torch
 from pytorch_lightning import Trainer, seed_everything
 from safetensors.torch import save_file
 
-from er import config as settings
-from er import encoders, paper, results
+from er import checks, encoders, identity, paper, results
 from er.config import Config, Model, OnDone
 from er.errors import UserError
 from er.results import Result
@@ -46,12 +45,12 @@ def run(config: Config) -> Result:
     """Do one run, unless it is done already; what an interrupted run has done is not done again."""
     task = load_task(config.task, data_folder(config))
     depth = encoders.depth(encoders.load_config(config.model))
-    k = settings.cut_layer(config.method.cut, depth)
-    settings.check_cut(config, k)
-    named = settings.identity(config, k, {"model": encoders.source(config.model), "task": task.digest})
+    k = checks.cut_layer(config.method.cut, depth)
+    checks.check_cut(config, k)
+    named = identity.identity(config, k, {"model": encoders.source(config.model), "task": task.digest})
     if config.method.source is not None:
         named["source"] = cross_model.named(config.method.source)
-    directory = settings.run_dir(config, settings.run_id(named))
+    directory = identity.run_dir(config, identity.run_id(named))
     if (done := finished(directory, config.on_done)) is not None:
         return done
     log.info("%s: cut at layer %d of %d", directory, k, depth)
@@ -87,7 +86,7 @@ def _train(config: Config, task: Task, k: int, named: dict[str, Any], directory:
     splits = tokenized(config, task)
     parts = assemble(config, k, task)
     record = Record(directory / CHECKPOINTS, config.trainer.checkpoint_s)
-    with loggers.opened(config, settings.run_id(named), directory) as logger:
+    with loggers.opened(config, identity.run_id(named), directory) as logger:
         trainer = build_trainer(config, record, logger)
         record.clock.device = trainer.strategy.root_device
         cached = _recycle(config, parts, splits, record.clock)
@@ -95,9 +94,9 @@ def _train(config: Config, task: Task, k: int, named: dict[str, Any], directory:
         data = RecyclingDataModule(splits, config.optim.batch_size, config.seed, record.reading)
         test = fit(trainer, module, data, record)
         result = Result(
-            run_id=settings.run_id(named),
+            run_id=identity.run_id(named),
             identity=named,
-            config=settings.plain(config),
+            config=identity.plain(config),
             metrics=record.best() | test,
             seconds=_seconds(record.clock, record.reading),
             steps=trainer.global_step,
@@ -130,7 +129,7 @@ def _tokenized(model: Model, task: Task) -> dict[str, Split]:
 
 def _recycle(config: Config, parts: Parts, splits: dict[str, Split], clock: Stopwatch) -> dict[str, Any] | None:
     """Fill the cache and let go of the lower layers; what is recorded says what it cost."""
-    if parts.lower is None or not settings.recycled(config):
+    if parts.lower is None or not checks.recycled(config):
         return None
     cache = open_cache(config, parts.lower)
     clock.start("build")

@@ -1,0 +1,67 @@
+"""What a configuration may not say, and what its cut and method come to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from er.config import Config, Switch, Trains
+from er.errors import UserError
+
+
+def settings(cfg: DictConfig) -> Config:
+    """Turn a composed configuration into checked dataclasses."""
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise UserError(f"No value for {', '.join(missing)}: set it on the command line ({missing[0]}=...).")
+    config = OmegaConf.to_object(cfg)
+    assert isinstance(config, Config)
+    check(config)
+    return config
+
+
+def check(config: Config) -> None:
+    """Refuse combinations that cannot mean anything."""
+    method, optim = config.method, config.optim
+    if method.trains is Trains.adapters and method.adapter is None:
+        raise UserError(f"method={method.name} trains adapters but names none: set method.adapter.kind.")
+    if method.source is not None and (method.trains is not Trains.all or not method.recycles):
+        raise UserError(
+            f"method={method.name} has a source, which needs method.trains=all and method.recycles=true: "
+            "the projection of its activations is among what trains."
+        )
+    for name, value in {"epochs": optim.epochs, "batch_size": optim.batch_size, "lr": optim.lr}.items():
+        if value <= 0:
+            raise UserError(f"optim.{name}={value}: must be greater than 0.")
+    for name, least in {"limit": 1, "max_windows": 1, "max_answer": 1, "stride": 0}.items():
+        number = getattr(config.task, name)
+        if number is not None and number < least:
+            raise UserError(f"task.{name}={number}: must be at least {least}.")
+
+
+def cut_layer(cut: Any, depth: int) -> int:
+    """Return the layer that `cut` means in an encoder of `depth` layers.
+
+    A whole number is a layer; a fraction is rounded to the nearest layer, as the paper's 25 % of 6 layers.
+    """
+    if isinstance(cut, bool) or not isinstance(cut, int | float):
+        raise UserError(f"cut={cut}: give one layer (6) or one fraction (0.5); only `er cache` takes several.")
+    k = round(cut * depth) if isinstance(cut, float) else cut
+    if (isinstance(cut, float) and not 0 <= cut <= 1) or not 0 <= k <= depth:
+        raise UserError(f"cut={cut}: this encoder has {depth} layers; give a layer 0..{depth} or a fraction 0.0..1.0.")
+    return k
+
+
+def check_cut(config: Config, k: int) -> None:
+    """Refuse to cache what costs nothing to compute."""
+    if recycled(config) and k == 0 and config.method.source is None:
+        raise UserError(
+            f"method={config.method.name}: cut={config.method.cut} is layer 0, so the cache would hold embeddings, "
+            "which cost nothing to compute. Set cut to 1 or more, or cache.mode=off to train above them."
+        )
+
+
+def recycled(config: Config) -> bool:
+    """Tell whether this run reads its lower activations from the cache."""
+    return config.method.recycles and config.cache.mode is Switch.on
