@@ -31,6 +31,15 @@ class UnseenLabel(Enum):
     wrong = "wrong"
 
 
+class Encode(Enum):
+    """How the two texts of an input run through the layers below the cut."""
+
+    joint = "joint"
+    """As one input, each seeing the other: an activation serves this one pair."""
+    separate = "separate"
+    """Each on its own, joined at the cut: a passage has one activation for all its questions."""
+
+
 class Trains(Enum):
     """Which weights a method trains, the head apart, which always trains."""
 
@@ -100,7 +109,9 @@ class Model:
     attention: str = "sdpa"
     """`attn_implementation`, always passed on so that no config file can choose it."""
     random: bool = False
-    """Random weights of this architecture, from `config.json` alone: for timing, never for accuracy."""
+    """Random weights of this architecture, from `shape` or `config.json` alone: for timing, never for accuracy."""
+    shape: dict[str, Any] | None = None
+    """What the `config.json` of a hub model says of its architecture, so that it can be timed without any download."""
 
 
 @dataclass
@@ -141,6 +152,14 @@ class Task:
     """At most so many windows of a passage; what lies behind them is not read."""
     max_answer: int = 30
     """Tokens that an extracted answer may have."""
+    encode: Encode = Encode.joint
+    """Whether a question and its passage, or the texts of a pair, see each other below the cut."""
+    offset: int | None = None
+    """Tokens kept free before the second text where task.encode=separate.
+
+    By default the longest first text of the data with its special tokens, which may take a quarter (QA) or half (pairs)
+    of task.max_length.
+    """
     limit: int | None = None
     """At most so many training examples, for a quick look."""
 
@@ -252,12 +271,16 @@ class Paths:
 
 @dataclass
 class Bench:
-    """How long `er bench` looks."""
+    """What `er bench` compares, on what, and for how long."""
 
+    arms: list[str] = field(default_factory=lambda: ["finetune", "frozen", "recycled", "ram"])
+    """Also `adapters`: the method's adapters in all layers, without recycling."""
     batches: int = 24
-    """Training batches, the same for every arm."""
+    """Rounds: in each, every arm does the same batch."""
     warmup: int = 3
     """Rounds at the start that are not counted."""
+    tokens: list[int] | None = None
+    """Inputs of random tokens, so many each (`[128]`) or evenly spread (`[40,400]`), instead of the task's texts."""
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 from statistics import median
@@ -15,6 +16,11 @@ from er.checks import check_cut, cut_layer, recycled, settings
 from er.config import CONF, Config
 from er.errors import UserError
 
+BASES = ("finetune", "adapters", "frozen")
+"""The arms that recycle nothing: what recycling is measured against."""
+
+DIGITS = {"median ms": ".1f", "arm / ram": ".3f"}
+
 
 @hydra.main(config_path=str(CONF), config_name="bench", version_base="1.3")
 def main(cfg: DictConfig) -> None:
@@ -22,10 +28,11 @@ def main(cfg: DictConfig) -> None:
     config = settings(cfg)
     if not recycled(config):
         raise UserError(f"method={config.method.name}, cache.mode={config.cache.mode.value}: nothing is recycled here.")
+    logging.getLogger("er").setLevel(logging.WARNING)  # many small caches are built here, and none is worth a line
     record = measure(config)
     from er import results
 
-    path = Path(config.paths.runs).expanduser() / "bench" / f"{config.task.name}-{config.model.name}-{record['k']}.json"
+    path = Path(config.paths.runs).expanduser() / "bench" / "{task}-{model}-{method}-{k}.json".format(**record)
     results.write_text(path, json.dumps(record, indent=2))
     sys.stdout.write(f"{table(record)}\nevery measurement: {path}\n")
 
@@ -35,17 +42,16 @@ def measure(config: Config) -> dict[str, Any]:
     import torch
 
     from er import encoders, results
-    from er.tasks import load_task
     from er.training.bench import bench
-    from er.training.run import data_folder, tokenized
+    from er.training.workload import workload
 
-    task = load_task(config.task, data_folder(config))
     depth = encoders.depth(encoders.load_config(config.model))
     k = cut_layer(config.method.cut, depth)
     check_cut(config, k)
+    work = workload(config)
     device = torch.device("cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
-    seconds = bench(config, task, k, tokenized(config, task)["train"], device)
-    about = {"task": task.name, "model": config.model.name, "method": config.method.name, "k": k, "depth": depth}
+    about = {"task": work.name, "model": config.model.name, "method": config.method.name, "k": k, "depth": depth}
+    seconds = bench(config, k, work, device)
     return {**about, "batch_size": config.optim.batch_size, "env": results.environment(str(device)), "seconds": seconds}
 
 
@@ -63,15 +69,13 @@ def table(record: dict[str, Any]) -> str:
                 "": mode,
                 "arm": arm,
                 "median ms": median(seconds[arm]) * 1000,
-                "finetune / arm": ratio(seconds, "finetune", arm),
-                "frozen / arm": ratio(seconds, "frozen", arm),
-                "arm / ram": ratio(seconds, arm, "ram"),
+                **{f"{base} / arm": ratio(seconds, base, arm) for base in BASES if base in seconds},
+                **({"arm / ram": ratio(seconds, arm, "ram")} if "ram" in seconds else {}),
             }
             for arm in seconds
         ]
-    shown = pd.DataFrame(rows).to_markdown(
-        index=False, tablefmt="simple", floatfmt=("", "", ".1f", ".2f", ".2f", ".3f")
-    )
+    digits = [DIGITS.get(name, ".2f") for name in rows[0]]
+    shown = pd.DataFrame(rows).to_markdown(index=False, tablefmt="simple", floatfmt=digits)
     build = ratio(record["seconds"]["build"], "build", "plain")
     head = "{task}, {model}, {method}, cut at layer {k} of {depth}, batches of {batch_size}".format(**record)
     return f"{head}\n\n{shown}\n\nbuilding the cache / a plain forward of the {record['k']} layers: {build:.3f}"

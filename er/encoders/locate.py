@@ -42,8 +42,18 @@ def folder(model: Model, files: tuple[str, ...] = ()) -> Path:
     return found
 
 
+def shaped(model: Model) -> bool:
+    """Tell whether the model is one of random weights whose shape its own YAML gives."""
+    return model.random and model.shape is not None and not Path(model.path).expanduser().is_dir()
+
+
 def settings(model: Model) -> tuple[dict[str, Any], Path]:
-    """Return what a model's `config.json` says, as plain data that cannot run anything, and the file itself."""
+    """Return what a model's `config.json` says, as plain data that cannot run anything, and the file itself.
+
+    For random weights, the shape that the model's own YAML gives is enough.
+    """
+    if shaped(model):
+        return dict(model.shape or {}), Path(f"conf/model/{model.name}.yaml")
     path = folder(model) / CONFIG
     try:
         said = json.loads(path.read_text(encoding="utf-8"))

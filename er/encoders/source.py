@@ -6,7 +6,8 @@ from pathlib import Path
 
 from er import digests
 from er.config import Model
-from er.encoders.locate import PACKAGE, folder
+from er.encoders.fingerprint import digest
+from er.encoders.locate import PACKAGE, folder, shaped
 from er.encoders.packaged import WHEELS
 from er.encoders.weights import PICKLED, SAFE
 
@@ -17,6 +18,8 @@ def source(model: Model) -> str:
     The weights of a local model are hashed, once for each state of the files; those of the hub never change
     within a revision.
     """
+    if shaped(model):
+        return digest((), model.shape or {})
     if not model.path.startswith((PACKAGE, WHEELS)) and not Path(model.path).expanduser().is_dir():
         return f"{model.path}@{model.revision or 'main'}"
     found = folder(model)

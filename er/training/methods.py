@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
@@ -17,7 +17,6 @@ from er.training.adapters import add_adapter, is_adapter
 
 if TYPE_CHECKING:
     from er.encoders import Lower
-    from er.tasks import Task
 
 
 @dataclass
@@ -33,7 +32,19 @@ class Parts:
     """The `transformers` configuration."""
 
 
-def assemble(config: Config, k: int, task: Task) -> Parts:
+class Learned(Protocol):
+    """What is to be learned, as far as it shapes a model."""
+
+    @property
+    def head(self) -> str:
+        """What the head reads: `sequence`, `token` or `span`."""
+
+    @property
+    def outputs(self) -> int:
+        """Width of the head's last layer."""
+
+
+def assemble(config: Config, k: int, task: Learned) -> Parts:
     """Load the model, add what the method adds, cut it, and freeze what does not train."""
     method = config.method
     kind = heads.auto_class(method.head, task.head)

@@ -1,0 +1,70 @@
+"""`er bench` times what it is asked to, with no weights, texts or tokenizer at hand; what it finds is tested slowly."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SHAPE = ["model=minilm_l3_h384", "model.random=true", "bench.tokens=[8,24]", "cut=1", "trainer.accelerator=cpu"]
+QUICK = ["bench.batches=2", "bench.warmup=0", "optim.batch_size=2"]
+
+
+def bench(runs: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "er", "bench", *overrides, f"paths.runs={runs}", "trainer.progress=false"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def record(runs: Path) -> dict[str, Any]:
+    (path,) = (runs / "bench").glob("*.json")
+    return dict(json.loads(path.read_text()))
+
+
+def test_every_arm_is_timed_on_every_batch(tmp_path: Path) -> None:
+    done = bench(tmp_path, *SHAPE, *QUICK, "bench.arms=[finetune,adapters,frozen,recycled,ram]")
+
+    assert done.returncode == 0, done.stderr
+    said = record(tmp_path)
+    assert said["task"] == "random-8-24" and (said["k"], said["depth"]) == (1, 3)
+    for mode in ("training", "inference"):
+        seconds = said["seconds"][mode]
+        assert list(seconds) == ["finetune", "adapters", "frozen", "recycled", "ram"]
+        assert all(len(each) == 2 and min(each) > 0 for each in seconds.values())
+    assert all(f"{mode}  {arm}" in done.stdout for mode in ("training ", "inference") for arm in ("finetune", "ram"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["bench.tokens=[0]"], "bench.tokens=[0]"),
+        (["bench.tokens=[9,8]"], "bench.tokens=[9, 8]"),
+        (["bench.tokens=[513]"], "1 to 512 tokens"),
+        (["bench.arms=[frozen,warp]"], "bench.arms=warp"),
+        (["method=reduced", "bench.arms=[adapters]"], "bench.arms=adapters"),
+        (["method=finetune"], "nothing is recycled here"),
+    ],
+)
+def test_what_cannot_be_timed_is_refused(tmp_path: Path, overrides: list[str], said: str) -> None:
+    done = bench(tmp_path, *SHAPE, *QUICK, *overrides)
+
+    assert done.returncode == 1
+    assert said in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "bench").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "goal"), [("minilm_l6", 1.9), ("bert_base", 2.0)])
+def test_half_the_layers_recycled_halve_the_work(tmp_path: Path, model: str, goal: float) -> None:
+    """Adapters cost time themselves, so for inference the arm with adapters in all layers is what halves."""
+    done = bench(tmp_path, "experiment=speed", f"model={model}")
+
+    assert done.returncode == 0, done.stderr
+    from er.training.bench import ratio
+
+    seconds = record(tmp_path)["seconds"]
+    assert ratio(seconds["training"], "finetune", "recycled") >= goal
+    assert ratio(seconds["inference"], "adapters", "recycled") >= 1.9
