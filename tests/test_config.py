@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import zip_longest
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from er.checks import cut_layer
 from er.config import CONF, Config
@@ -17,7 +19,8 @@ Composed = Callable[..., Config]
 
 GROUPS = ("model", "task", "method", "cache", "optim", "trainer", "logger")
 OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
-EXPERIMENTS = [f"experiment={path.stem}" for path in sorted((CONF / "experiment").glob("*.yaml"))]
+FOLDER = CONF / "experiment"
+EXPERIMENTS = {path.relative_to(FOLDER).with_suffix("").as_posix(): path for path in sorted(FOLDER.rglob("*.yaml"))}
 GENERIC = ["model.path=here", "task.path=here"]
 """What `model=hf` and the tasks for one's own data ask of the user; harmless elsewhere."""
 SOURCES = {"model": "m", "task": "t"}
@@ -27,12 +30,22 @@ def name_of(config: Config, k: int = 3) -> str:
     return str(run_dir(config, run_id(identity(config, k, SOURCES)))).removeprefix(config.paths.runs)
 
 
-@pytest.mark.parametrize("option", OPTIONS + EXPERIMENTS)
+@pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes_and_is_checked(composed: Composed, option: str) -> None:
     config = composed(option, *(GENERIC if option in ("model=hf", "task=classification") else []))
 
     group, name = option.split("=")
-    assert getattr(getattr(config, group, None), "name", name) == name
+    assert getattr(getattr(config, group), "name", name) == name
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_point_of_a_study_composes_and_is_checked(composed: Composed, name: str) -> None:
+    params = OmegaConf.to_object(OmegaConf.load(EXPERIMENTS[name]).hydra.sweeper.params)
+    assert isinstance(params, dict)
+    axes = [[f"{option}={value}" for value in str(values).split(",")] for option, values in params.items()]
+
+    for point in zip_longest(*axes):  # each value of each axis once
+        composed(f"experiment={name}", *(value or axis[0] for axis, value in zip(axes, point, strict=True)))
 
 
 @pytest.mark.parametrize(
