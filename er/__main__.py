@@ -7,9 +7,9 @@ import sys
 
 VERBS = {
     "train": "one run: fill the cache, train above the cut, evaluate, write result.json; -m sweeps",
-    "cache": "fill the cache for one cut or several (cut=3,6,9), or list what is in it (action=list)",
+    "cache": "fill the cache for one cut or several (cut=3,6,9); action=list, verify, prune, compact, push, pull",
     "bench": "time the arms of one model and cut, paired in one process",
-    "report": "everything under a runs folder as a table with warm and cold speedups",
+    "report": "everything under a runs folder as tables, figures and one page, with warm and cold speedups",
 }
 
 USAGE = """\

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from er.config import Config, Switch, Trains
+from er.config import Config, Encode, Kind, Switch, Trains
 from er.errors import UserError
 
 
@@ -34,10 +34,32 @@ def check(config: Config) -> None:
     for name, value in {"epochs": optim.epochs, "batch_size": optim.batch_size, "lr": optim.lr}.items():
         if value <= 0:
             raise UserError(f"optim.{name}={value}: must be greater than 0.")
-    for name, least in {"limit": 1, "max_windows": 1, "max_answer": 1, "stride": 0}.items():
+    for name, least in {"limit": 1, "max_windows": 1, "max_answer": 1, "stride": 0, "offset": 1}.items():
         number = getattr(config.task, name)
         if number is not None and number < least:
             raise UserError(f"task.{name}={number}: must be at least {least}.")
+    if separate(config):
+        _check_separate(config)
+
+
+def separate(config: Config) -> bool:
+    """Tell whether the two texts of an input run apart through the layers below the cut."""
+    return config.task.encode is Encode.separate
+
+
+def _check_separate(config: Config) -> None:
+    """Refuse to encode apart what is no pair, or what sees both texts below the cut."""
+    task, method = config.task, config.method
+    if task.kind is Kind.tagging or (task.kind is Kind.classification and len(task.text) < 2):
+        raise UserError(
+            f"task.encode=separate: an input of task={task.name} is one text. "
+            "Only pairs, and questions with their passages, can be encoded apart."
+        )
+    if not method.recycles or method.source is not None:
+        raise UserError(
+            f"task.encode=separate does not go with method={method.name}: only lower layers that are frozen, with "
+            "nothing below that trains, can run on each text alone. Choose reduced, reduced_adapters or bitfit."
+        )
 
 
 def cut_layer(cut: Any, depth: int) -> int:
@@ -59,6 +81,15 @@ def check_cut(config: Config, k: int) -> None:
         raise UserError(
             f"method={config.method.name}: cut={config.method.cut} is layer 0, so the cache would hold embeddings, "
             "which cost nothing to compute. Set cut to 1 or more, or cache.mode=off to train above them."
+        )
+
+
+def check_meeting(config: Config, k: int, depth: int) -> None:
+    """Refuse to join two texts above all layers, where neither would ever see the other."""
+    if separate(config) and k == depth:
+        raise UserError(
+            f"task.encode=separate, cut at layer {k} of {depth}: no layer is left in which one text sees the other. "
+            "Choose a lower cut, or task.encode=joint."
         )
 
 

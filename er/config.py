@@ -87,6 +87,11 @@ class Action(Enum):
 
     build = "build"
     list = "list"
+    verify = "verify"
+    prune = "prune"
+    compact = "compact"
+    push = "push"
+    pull = "pull"
 
 
 class OnDone(Enum):
@@ -215,6 +220,8 @@ class Cache:
     """Size at which a segment is published: what a killed builder can lose."""
     batch_tokens: int = 8192
     """Padded tokens in one batch of the build."""
+    max_bytes: str | None = None
+    """What `paths.cache` may hold in all (`50GB`): a build or a pull that would not fit is refused before it begins."""
 
 
 @dataclass
@@ -279,8 +286,27 @@ class Bench:
     """Rounds: in each, every arm does the same batch."""
     warmup: int = 3
     """Rounds at the start that are not counted."""
+    inference_batch_size: int = 64
+    """For training it is `optim.batch_size`."""
     tokens: list[int] | None = None
     """Inputs of random tokens, so many each (`[128]`) or evenly spread (`[40,400]`), instead of the task's texts."""
+
+
+@dataclass
+class Report:
+    """What `er report` tabulates, and where to."""
+
+    rows: Any = field(default_factory=lambda: ["task", "model"])  # one field or a list, which OmegaConf has no type for
+    """Of the pivots: columns of `runs.csv`, or dotted paths into a run's configuration (`optim.lr`)."""
+    columns: Any = field(default_factory=lambda: ["method", "cut", "arm", "storage"])
+    values: Any = field(default_factory=lambda: ["score", "warm", "cold"])
+    """One pivot each. `score` is accuracy, entity F1 or answer F1, whichever the task has."""
+    figures: int = 6
+    """At most so many of each kind, one for each model and task."""
+    pending: bool = False
+    """Only print the commands of what is still to be run."""
+    to: str | None = None
+    """The folder to write to; by default beside the runs."""
 
 
 @dataclass
@@ -296,12 +322,25 @@ class Config:
     logger: Logger = field(default_factory=Logger)
     paths: Paths = field(default_factory=Paths)
     bench: Bench = field(default_factory=Bench)
+    report: Report = field(default_factory=Report)
     cut: Any = 0.5  # a number, or a list of them, which OmegaConf has no type for
     """The cut layer: a layer (`6`) or a fraction of the layers (`0.5`); for `er cache` several (`[3,6,9]`), too."""
     seed: int = 0
     on_done: OnDone = OnDone.skip
     action: Action = Action.build
-    """What `er cache` does; no other verb reads it."""
+    """What `er cache` does; no other verb reads it, nor any of these:"""
+    space: str | None = None
+    """The one space that is meant, by the beginning of its name; without it all are."""
+    repair: bool = False
+    """`verify`: drop what is damaged."""
+    older_than: str | None = None
+    """`prune`: spaces that nobody has used for so long (`30d`)."""
+    max_bytes: str | None = None
+    """`prune`: spaces, the one used longest ago first, until the cache is no larger (`50GB`)."""
+    dry_run: bool = False
+    """`prune`: only say what would be deleted."""
+    url: str | None = None
+    """`push`, `pull`: where to, where from; whatever fsspec knows (`s3://bucket/folder`, `file:///mnt/share`)."""
 
 
 ConfigStore.instance().store(name="schema", node=Config)

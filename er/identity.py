@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from er.checks import recycled
+from er.checks import recycled, separate
 from er.config import Config
 
 
@@ -16,7 +16,8 @@ def identity(config: Config, k: int, sources: dict[str, str]) -> dict[str, Any]:
     """List what makes a run this run: two runs that agree here are one.
 
     Paths, device, logger and launcher are absent on purpose. `sources` holds the digests of the model's
-    and the task's files, so that an edited file is another run.
+    and the task's files, so that an edited file is another run. How texts are encoded is named only where they are
+    encoded apart, as `er` has not always known of it.
     """
     model, task, optim = config.model, config.task, asdict(config.optim)
     optim.pop("name")
@@ -33,6 +34,7 @@ def identity(config: Config, k: int, sources: dict[str, str]) -> dict[str, Any]:
             "max_windows": task.max_windows,
             "max_answer": task.max_answer,
             "limit": task.limit,
+            **({"encode": task.encode, "offset": task.offset} if separate(config) else {}),
         },
         "method": {"name": config.method.name, "trains": config.method.trains, "head": config.method.head},
         "adapter": asdict(config.method.adapter) if config.method.adapter else None,

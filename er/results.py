@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,16 @@ def write(path: Path, result: Result) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Make a file of text appear whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Make a file appear whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with temporary.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
@@ -69,7 +75,7 @@ def read(path: Path) -> Result:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Describe where a run happened: times from different hardware are never divided by each other."""
+    """Describe where and when a run happened: times from different hardware are never divided by each other."""
     return {
         "device": device,
         "host": platform.node(),
@@ -78,6 +84,7 @@ def environment(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "commit": _commit(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 

@@ -2,46 +2,30 @@
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from er import results
-from er.errors import UserError
 from er.results import Result
 
-log = logging.getLogger(__name__)
+HARDWARE = ["host", "device", "cpus"]
 
-PAIRED = ["task", "model", "seed", "batch_size", "precision", "limit", "host", "device", "cpus"]
-"""What a run shares with its baseline: a speedup across hardware or batch sizes means nothing."""
+PAIRED = ["task", "model", "seed", "batch_size", "precision", "limit", *HARDWARE, "versions"]
+"""What a run shares with its baseline: a speedup across hardware, versions or batch sizes means nothing."""
 
 SETTING = ["task", "model", "method", "cut", "arm", "storage"]
 """What the seeds of one row of the summary share."""
 
 
-def runs(folder: Path) -> pd.DataFrame:
-    """Return one row for every result below `folder`; foreign files are named and left out."""
-    rows = []
-    for path in sorted(folder.rglob(results.NAME)):
-        try:
-            rows.append(row(results.read(path)) | {"directory": str(path.parent)})
-        except UserError as error:
-            log.warning("left out: %s", error)
-    if not rows:
-        raise UserError(f"{folder} holds no finished run. Train one first (er train), or set paths.runs.")
-    return with_speedups(pd.DataFrame(rows))
-
-
 def row(result: Result) -> dict[str, Any]:
     """Flatten a result to one row."""
-    named, seconds, cache, config = result.identity, result.seconds, result.cache or {}, result.config
+    named, seconds, cache = result.identity, result.seconds, result.cache or {}
     metrics = {name.removeprefix("test/"): value for name, value in result.metrics.items() if "test/" in name}
     return {
         "task": named["task"]["name"],
         "model": named["model"]["name"],
-        "method": named["method"]["name"],
+        "method": method(named),
         "cut": named["cut"],
         "arm": arm(result),
         "storage": named["storage"] or "",
@@ -49,7 +33,9 @@ def row(result: Result) -> dict[str, Any]:
         "batch_size": named["optim"]["batch_size"],
         "limit": named["task"]["limit"] or 0,
         "precision": named["precision"],
-        **{name: result.env[name] for name in ("host", "device", "cpus")},
+        **{name: result.env[name] for name in HARDWARE},
+        "versions": ", ".join(f"{name} {number}" for name, number in result.env.get("packages", {}).items()),
+        "commit": result.env.get("commit") or "",
         **metrics,
         **{f"{phase}_s": value for phase, value in seconds.items()},
         "steps": result.steps,
@@ -57,9 +43,13 @@ def row(result: Result) -> dict[str, Any]:
         "step_s": (seconds["train"] + seconds["read"]) / max(result.steps, 1),
         "cost_s": cache.get("cost", 0.0),
         "bytes": cache.get("bytes", 0),
-        "version": config.get("version"),
         "run_id": result.run_id,
     }
+
+
+def method(named: dict[str, Any]) -> str:
+    """Name the method, and how texts were encoded where that is not jointly: "reduced, separate"."""
+    return ", ".join([named["method"]["name"], *filter(None, [named["task"].get("encode")])])
 
 
 def arm(result: Result) -> str:
@@ -86,8 +76,12 @@ def with_speedups(table: pd.DataFrame, baseline: str = "finetune") -> pd.DataFra
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Average the seeds of each setting; scores get their standard deviation where there are several."""
-    groups = table.groupby(SETTING, sort=False)
+    """Average the seeds of each setting; scores get their standard deviation where there are several.
+
+    Runs of different hardware or versions are different rows: a mean of their seconds is nobody's.
+    """
+    mixed = [name for name in (*HARDWARE, "versions") if table[name].nunique() > 1]
+    groups = table.groupby([*SETTING, *mixed], sort=False)
     scores = [name for name in results.SCORES if name in table]
     out = groups[["build_s", "read_s", "train_s", "evaluate_s", "warm", "cold"]].mean()
     out["break_even"] = break_even(groups["cost_s"].mean(), groups["saved_s"].mean())

@@ -40,9 +40,8 @@ def test_every_option_composes_and_is_checked(composed: Composed, option: str) -
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_point_of_a_study_composes_and_is_checked(composed: Composed, name: str) -> None:
-    params = OmegaConf.to_object(OmegaConf.load(EXPERIMENTS[name]).hydra.sweeper.params)
-    assert isinstance(params, dict)
-    axes = [[f"{option}={value}" for value in str(values).split(",")] for option, values in params.items()]
+    params = OmegaConf.load(EXPERIMENTS[name]).hydra.sweeper.params
+    axes = [[f"{option!s}={value}" for value in str(params[option]).split(",")] for option in params]
 
     for point in zip_longest(*axes):  # each value of each axis once
         composed(f"experiment={name}", *(value or axis[0] for axis, value in zip(axes, point, strict=True)))

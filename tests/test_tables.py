@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from er import results, tables
-from er.errors import UserError
+from er.reporting.gather import gather
 from er.results import Result
 
 
@@ -42,7 +42,7 @@ def result(method: str, train: float, *, cost: float | None = None, seed: int = 
 def table_of(folder: Path, *done: Result) -> pd.DataFrame:
     for each in done:
         results.write(folder / each.run_id / results.NAME, each)
-    return tables.runs(folder)
+    return gather(folder).table
 
 
 def test_warm_leaves_the_building_out_and_cold_counts_it(tmp_path: Path) -> None:
@@ -75,16 +75,3 @@ def test_seeds_are_averaged_with_their_deviation(tmp_path: Path) -> None:
     (row,) = tables.summary(table).to_dict("records")
     assert row["seeds"] == 2
     assert row["accuracy"] == "55.00 ± 7.07"
-
-
-def test_foreign_and_half_written_files_are_left_out(tmp_path: Path) -> None:
-    for name, text in {"foreign": "[]", "cut": '{"run_id": "x', "other": '{"a": 1}'}.items():
-        (tmp_path / name).mkdir()
-        (tmp_path / name / results.NAME).write_text(text)
-
-    assert len(table_of(tmp_path, result("finetune", 40))) == 1
-
-
-def test_no_runs_at_all_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no finished run"):
-        tables.runs(tmp_path)

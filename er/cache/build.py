@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from logging import getLogger
 from typing import Any, TypeAlias
@@ -17,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from er.cache import codec
+from er.cache.claims import Claims, wait_for_others
 from er.cache.codec import Stored
 from er.cache.key import Ints, Keys
 from er.cache.publish import locked, sweep
@@ -51,8 +53,8 @@ def build(
 ) -> Built:
     """Make sure that every key has an entry; where all have one, nothing is locked and nothing written.
 
-    `encode` is called under the space's build lock, with batches of similar length that hold at most
-    `batch_tokens` padded tokens. A segment is published for every `segment_bytes`: what a kill can lose.
+    `encode` is called with batches of similar length that hold at most `batch_tokens` padded tokens. A segment is
+    published for every `segment_bytes`: what a kill can lose, and what builders at work at once share out by.
     """
     distinct, lengths = len(np.unique(keys)), np.asarray(lengths, np.int64)
     if len(lengths) != len(keys) or (lengths < 1).any():
@@ -64,36 +66,76 @@ def build(
     _check_room(cache, lengths[todo])
     with locked(cache.directory):
         sweep(cache.directory)
-        cache.refresh()  # another builder may have been at it while this one waited
-        todo = cache.missing(keys)
-        log.info("%d entries cached, %d to build in %s.", distinct - len(todo), len(todo), cache.directory)
-        started = time.perf_counter()
-        window = max(1, segment_bytes // codec.token_bytes(cache.space.storage_dtype, cache.hidden))
-        _fill(cache, keys, lengths, list(_windows(todo, lengths, window)), encode, batch_tokens, progress)
-    seconds = time.perf_counter() - started
-    return Built(distinct - len(todo), len(todo), cache.size(lengths[todo]), seconds)
+    log.info("%d entries cached, %d to build in %s.", distinct - len(todo), len(todo), cache.directory)
+    window = max(1, segment_bytes // codec.token_bytes(cache.space.storage_dtype, cache.hidden))
+    mine, seconds = [todo[:0]], 0.0
+    wanted = todo
+    with _bar(cache, lengths[wanted], progress) as bar:
+        while len(todo):
+            started = time.perf_counter()
+            shares = _shares(cache, keys, lengths, todo, window)
+            mine += _fill(cache, keys, lengths, shares, encode, batch_tokens, bar)
+            seconds += time.perf_counter() - started
+            todo = todo[cache.absent(keys[todo])]
+            if len(todo):  # others are at it
+                wait_for_others(cache, keys[todo])
+                todo = todo[cache.absent(keys[todo])]
+            bar.update(cache.size(lengths[wanted]) - cache.size(lengths[todo]) - bar.n)  # what others built
+    built = np.concatenate(mine)
+    return Built(distinct - len(built), len(built), cache.size(lengths[built]), seconds)
+
+
+def _shares(
+    cache: ActivationCache, keys: Keys, lengths: Ints, todo: NDArray[np.intp], tokens: int
+) -> Iterator[tuple[NDArray[np.intp], Claims]]:
+    """Take on window after window of what is free, each of about so many tokens, until nothing is."""
+    share, claims = todo[:0], Claims(cache)
+    try:
+        for window in _windows(todo, lengths, tokens):
+            window = window[cache.absent(keys[window])]
+            if len(window):
+                share = np.append(share, window[claims.take(keys[window])])
+            if lengths[share].sum() >= tokens / 2:
+                yield share, claims
+                share, claims = todo[:0], Claims(cache)
+        if len(share):
+            yield share, claims
+    except BaseException:
+        claims.release()
+        raise
 
 
 def _fill(
     cache: ActivationCache,
     keys: Keys,
     lengths: Ints,
-    windows: list[NDArray[np.intp]],
+    shares: Iterator[tuple[NDArray[np.intp], Claims]],
     encode: Encode,
     batch_tokens: int,
-    progress: bool,
-) -> None:
-    published: Future[None] | None = None
-    with _bar(cache, lengths, windows, progress) as bar, ThreadPoolExecutor(1, "cache-writer") as writer:
-        for window in windows:
-            started = time.perf_counter()
-            stored = _encoded(cache, lengths, window, encode, batch_tokens, bar)
-            seconds = time.perf_counter() - started
-            if published:
-                published.result()  # one window is written at a time, and an error of the writer surfaces
-            published = writer.submit(cache.publish, keys[window], lengths[window], stored, seconds)
+    bar: tqdm[Any],
+) -> list[NDArray[np.intp]]:
+    """Encode and publish, and say what."""
+
+    def write(share: NDArray[np.intp], stored: Stored, seconds: float, claims: Claims) -> None:
+        with claims:
+            cache.publish(keys[share], lengths[share], stored, seconds)
+
+    filled, published = [], None
+    with ThreadPoolExecutor(1, "cache-writer") as writer:
+        for share, claims in shares:
+            with ExitStack() as failing:
+                failing.enter_context(claims)
+                started = time.perf_counter()
+                stored = _encoded(cache, lengths, share, encode, batch_tokens, bar)
+                seconds = time.perf_counter() - started
+                if published:
+                    published.result()  # one window is written at a time, and an error of the writer surfaces
+                published = writer.submit(write, share, stored, seconds, claims)
+                failing.pop_all()
+            filled.append(share)
         if published:
             published.result()
+    return filled
 
 
 def _encoded(
@@ -146,10 +188,9 @@ def _rows(starts: Ints, lengths: Ints) -> Tensor:
     return torch.from_numpy(np.repeat(starts - before, lengths) + np.arange(lengths.sum()))
 
 
-def _bar(cache: ActivationCache, lengths: Ints, windows: list[NDArray[np.intp]], progress: bool) -> tqdm[Any]:
-    total = sum(cache.size(lengths[window]) for window in windows)
-    what = f"Caching {sum(map(len, windows)):,} entries"
-    return tqdm(total=total, unit="B", unit_scale=True, desc=what, disable=not progress)
+def _bar(cache: ActivationCache, lengths: Ints, progress: bool) -> tqdm[Any]:
+    what = f"Caching {len(lengths):,} entries"
+    return tqdm(total=cache.size(lengths), unit="B", unit_scale=True, desc=what, disable=not progress)
 
 
 def _check_room(cache: ActivationCache, lengths: Ints) -> None:

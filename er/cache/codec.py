@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -31,10 +32,19 @@ class Stored(NamedTuple):
     scale: Tensor | None
 
 
-def empty(storage: str, shape: tuple[int, ...], hidden: int) -> Stored:
+Empty: TypeAlias = Callable[[tuple[int, ...], torch.dtype], Tensor]
+"""Where memory comes from: a shape and a dtype -> an uninitialised tensor."""
+
+
+def fresh(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Memory from the system."""
+    return torch.empty(shape, dtype=dtype)
+
+
+def empty(storage: str, shape: tuple[int, ...], hidden: int, memory: Empty = fresh) -> Stored:
     """Room for tokens in this shape, to be filled piece by piece."""
-    scale = torch.empty(shape) if storage == "int8" else None
-    return Stored(torch.empty(*shape, hidden, dtype=STORAGE[storage]), scale)
+    scale = memory(shape, torch.float32) if storage == "int8" else None
+    return Stored(memory((*shape, hidden), STORAGE[storage]), scale)
 
 
 def token_bytes(storage: str, hidden: int) -> int:
@@ -52,9 +62,10 @@ def encode(x: Tensor, storage: str) -> Stored:
     return _quantised(x) if storage == "int8" else Stored(x.to(STORAGE[storage]), None)
 
 
-def decode(stored: Stored, dtype: torch.dtype) -> Tensor:
+def decode(stored: Stored, dtype: torch.dtype, memory: Empty = fresh) -> Tensor:
     """Stored activations of any shape, as numbers to compute with."""
-    x = stored.rows.to(dtype)
+    rows = stored.rows
+    x = rows if rows.dtype == dtype else memory(tuple(rows.shape), dtype).copy_(rows)
     return x if stored.scale is None else x.mul_(stored.scale[..., None])
 
 

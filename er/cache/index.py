@@ -15,6 +15,7 @@ PLACE = np.dtype([("segment", "i4"), ("entry", "i4"), ("start", "i8"), ("length"
 Locations: TypeAlias = NDArray[np.void]
 """Where entries lie, an array of `PLACE`: what `ActivationCache.locate` gives, and any selection of it.
 
+Of shape `(inputs,)`, or `(inputs, parts)` where an input's activation is that of its parts, one after the other.
 It means something only to the cache that gave it, and to copies of that cache.
 """
 
@@ -25,23 +26,26 @@ class Index(NamedTuple):
     keys: Keys = np.empty(0, KEY)
     places: Locations = np.empty(0, PLACE)
 
-    def extended(self, segments: Sequence[Segment], first: int) -> Index:
-        """This index with the entries of more segments, which are numbered from `first` on."""
-        keys = np.concatenate([self.keys, *(segment.table.keys for segment in segments)])
-        places = np.concatenate([self.places, *(_places(s, first + i) for i, s in enumerate(segments))])
+    def extended(self, segments: Sequence[tuple[int, Segment]]) -> Index:
+        """This index with the entries of more segments, each with its number."""
+        if not segments:
+            return self
+        keys = np.concatenate([self.keys, *(segment.table.keys for _, segment in segments)])
+        places = np.concatenate([self.places, *(_places(segment, number) for number, segment in segments)])
         keys, once = np.unique(keys, return_index=True)  # builders that share no lock may repeat an entry
         return Index(keys, places[once])
 
     def find(self, keys: Keys) -> NDArray[np.intp]:
         """Each key's position in the index, -1 where it is absent."""
         if not len(self.keys):
-            return np.full(len(keys), -1)
+            return np.full(keys.shape, -1)
         at = np.searchsorted(self.keys, keys).clip(max=len(self.keys) - 1)
         return np.where(self.keys[at] == keys, at, -1)
 
 
 def once(where: Locations) -> Locations:
-    """The same entries without repetition."""
+    """The same entries without repetition, whatever the shape of `where`."""
+    where = where.ravel()
     entries = where["segment"].astype(np.int64) << 32 | where["entry"]
     chosen: Locations = where[np.unique(entries, return_index=True)[1]]
     return chosen

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
+from itertools import repeat
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -44,10 +45,12 @@ class Space:
         return blake2b(canonical.encode(), digest_size=16).hexdigest()
 
 
-def entry_key(input_ids: Ids, token_type_ids: Ids | None = None) -> bytes:
+def entry_key(input_ids: Ids, token_type_ids: Ids | None = None, start: int = 0) -> bytes:
     """The 16 bytes that stand for one input, given without its padding.
 
-    Type ids count only where one of them is not zero, so a model that has none shares nothing less.
+    Type ids count only where one of them is not zero, so a model that has none shares nothing less. Nor does `start`
+    count where it is 0, the position of an input's first token: it is the one thing beside the ids that an encoder with
+    absolute positions sees of a text.
     """
     ids = _int32(input_ids)
     types = _int32(() if token_type_ids is None else token_type_ids)
@@ -57,15 +60,19 @@ def entry_key(input_ids: Ids, token_type_ids: Ids | None = None) -> bytes:
     digest.update(ids.tobytes())
     if types.any():
         digest.update(types.tobytes())
+    if start:
+        digest.update(b"@" + int(start).to_bytes(8, "little"))  # never read as type ids: those are 4 bytes each
     return digest.digest()
 
 
-def entry_keys(input_ids: Iterable[Ids], token_type_ids: Iterable[Ids] | None = None) -> Keys:
+def entry_keys(
+    input_ids: Iterable[Ids], token_type_ids: Iterable[Ids] | None = None, starts: Iterable[int] | None = None
+) -> Keys:
     """The keys of many inputs, as an array of `KEY`."""
-    if token_type_ids is None:
-        return np.array([entry_key(ids) for ids in input_ids], dtype=KEY)
-    pairs = zip(input_ids, token_type_ids, strict=True)
-    return np.array([entry_key(ids, types) for ids, types in pairs], dtype=KEY)
+    ids = list(input_ids)
+    types = repeat(None, len(ids)) if token_type_ids is None else token_type_ids
+    begins = repeat(0, len(ids)) if starts is None else starts
+    return np.array([entry_key(*each) for each in zip(ids, types, begins, strict=True)], dtype=KEY)
 
 
 def _int32(ids: Ids) -> NDArray[np.int32]:

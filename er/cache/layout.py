@@ -76,10 +76,11 @@ def header(space: str, storage: str, stored: Stored, entries: int, seconds: floa
     return len(packed).to_bytes(8, "little") + packed
 
 
-def read(path: Path) -> tuple[bytes, dict[str, Any], bytes]:
+def read(path: Path, called: str = "") -> tuple[bytes, dict[str, Any], bytes]:
     """A segment's first bytes, the header in them, and its table, all checked against its size and its name.
 
-    A damaged file is a `UserError`; one that has vanished meanwhile a `FileNotFoundError`.
+    A damaged file is a `UserError`; one that has vanished meanwhile a `FileNotFoundError`. `called` is the name that
+    it should have, where it does not have it yet.
     """
     try:
         with open(path, "rb") as file:
@@ -98,7 +99,7 @@ def read(path: Path) -> tuple[bytes, dict[str, Any], bytes]:
         raise damaged(path, "its header cannot be read") from error
     if end != size:
         raise damaged(path, f"it has {size:,} bytes, its header says {end:,}")
-    if name(head, table) != path.stem:
+    if f"{name(head, table)}{SUFFIX}" != (called or path.name):
         raise damaged(path, "its header or its table is not the one that its name stands for")
     return head, header, table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from logging import getLogger
 from pathlib import Path
@@ -17,58 +17,78 @@ from er.errors import UserError
 log = getLogger(__name__)
 
 TEMPORARY = ".tmp-"
+LOCK = "build.lock"
 POLL_SECONDS = 0.1
 REPORT_SECONDS = 30
 
 
 def publish(path: Path, parts: Iterable[bytes | memoryview]) -> None:
-    """Make `path` appear whole or not at all.
+    """Make `path` appear whole or not at all."""
+    with staged(path) as file:
+        for part in parts:
+            file.write(part)
+
+
+@contextmanager
+def staged(path: Path) -> Iterator[IO[bytes]]:
+    """Give a temporary file to fill, which becomes `path` at the end, unless an error ends it.
 
     Readers never lock: they list what is published. A killed writer leaves a temporary file that no
     reader looks at and the next builder sweeps away.
     """
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{uuid4().hex}")
-    try:
-        with open(temporary, "xb") as file:
-            claim(file)
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.rename(path)  # before the claim ends, or a sweeper could come between
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    while True:
+        temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{uuid4().hex}")
+        try:
+            with open(temporary, "xb") as file:
+                if not claim(file) or not temporary.exists():
+                    continue  # swept in the moment before it was claimed
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                temporary.rename(path)  # before the claim ends, or a sweeper could come between
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        break
     _fsync(path.parent)  # the name, too, must survive a power cut
 
 
 def sweep(directory: Path) -> None:
-    """Delete the temporary files whose writers are dead: nobody holds a claim on them."""
-    for temporary in directory.glob(f"{TEMPORARY}*"):
-        with suppress(OSError), open(temporary, "r+b") as file:
+    """Delete the temporary files whose writers are dead; the directory's lock must be held."""
+    for _ in living(directory, TEMPORARY):
+        pass
+
+
+def living(directory: Path, prefix: str) -> Iterator[IO[bytes]]:
+    """Open the files that living writers have claimed, and delete those whose writers are dead."""
+    for path in directory.glob(f"{prefix}*"):
+        with suppress(OSError), open(path, "r+b") as file:
             if claim(file):
-                temporary.unlink()
+                path.unlink()
+            else:
+                yield file
 
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Hold the directory's build lock; while another builder holds it, say so and wait."""
+    """Hold the directory's lock, for what takes a moment; while another process holds it, wait."""
     with ExitStack() as held:
         with writing(directory):
             directory.mkdir(parents=True, exist_ok=True)
-            file = held.enter_context(open(directory / "build.lock", "ab"))
-            _wait_for(file, directory)
+            file = held.enter_context(open(directory / LOCK, "ab"))
+            wait(lambda: claim(file), directory)
         yield
 
 
-def _wait_for(file: IO[bytes], directory: Path) -> None:
-    started, told = time.monotonic(), -1
-    while not claim(file):
-        waited = int(time.monotonic() - started)
-        if waited // REPORT_SECONDS > told:
-            told = waited // REPORT_SECONDS
+def wait(done: Callable[[], bool], directory: Path) -> None:
+    """Wait until something is done, and where that takes more than a second, say who keeps us."""
+    started, told = time.monotonic(), 0.0
+    while not done():
+        waited = time.monotonic() - started
+        if waited > told + (REPORT_SECONDS if told else 1):
+            told = waited
             log.info("Another builder is at work in %s: waiting for it since %d s.", directory, waited)
-        time.sleep(POLL_SECONDS)
+        time.sleep(min(POLL_SECONDS, waited / 10))  # a moment's lock is not waited for longer than it is held
 
 
 def claim(file: IO[bytes]) -> bool:

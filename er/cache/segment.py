@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -56,9 +57,9 @@ class Segment:
     """Entries that this process has found right, a byte each: they are not hashed again."""
 
     @classmethod
-    def open(cls, path: Path) -> Segment:
+    def open(cls, path: Path, name: str = "") -> Segment:
         """Read header and table, checked; a vanished file is a `FileNotFoundError`."""
-        head, header, table = layout.read(path)
+        head, header, table = layout.read(path, name)
         about = header["__metadata__"]
         if about["format"] != str(FORMAT):
             raise UserError(f"{path} has format {about['format']}, not {FORMAT}: delete {path.parent}.")
@@ -91,14 +92,12 @@ class Segment:
         ]
         return Mapped(map, blocks)
 
-    def entry(self, number: int, start: int, length: int) -> list[Bytes]:
-        """One entry's part of each block, hashed the first time that this process reads it."""
-        parts = [block[start : start + length] for block in self.mapped.blocks]
-        if not self.seen[number]:
-            if layout.checksum(part.data for part in parts) != self.table.checksums[number]:
-                raise damaged(self.path, self.wrong(number))
-            self.seen[number] = True
-        return parts
+    def check(self, number: int, start: int, length: int) -> None:
+        """Hash an entry, as is done the first time that this process reads it."""
+        parts = (block[start : start + length].data for block in self.mapped.blocks)
+        if layout.checksum(parts) != self.table.checksums[number]:
+            raise damaged(self.path, self.wrong(number))
+        self.seen[number] = True
 
     def advise(self, start: int, length: int) -> None:
         """Have the system fetch these tokens, so that a batch waits for the disk once, not page by page."""
@@ -137,24 +136,25 @@ def write(
     return path
 
 
-def verify(path: Path) -> list[str]:
-    """Read every byte of a segment and say what is wrong, a line each; an empty list means nothing."""
+def verify(path: Path, name: str = "") -> list[str]:
+    """Read every byte of a segment and say what is wrong, a line each; an empty list means nothing.
+
+    `name` is what it should be called, where that is not what it is called yet.
+    """
     try:
-        segment = Segment.open(path)
-        with open(path, "rb") as file:
-            found = np.array(_checksums(file.fileno(), segment), layout.CHECKSUM)
+        segment = Segment.open(path, name)
+        found = np.array([layout.checksum(parts) for parts in raw(segment)], layout.CHECKSUM)
     except (UserError, OSError) as error:
         return [str(error)]
     wrong = np.flatnonzero(found != segment.table.checksums)
     return [f"{path}: {segment.wrong(int(number))}" for number in wrong]
 
 
-def _checksums(file: int, segment: Segment) -> list[int]:
-    """The entries' checksums by ordinary reads: through a map, a bad disk would kill the process."""
-    return [
-        layout.checksum(os.pread(file, length * width, offset + start * width) for offset, width in segment.blocks)
-        for start, length in zip(segment.starts.tolist(), segment.table.lengths.tolist(), strict=True)
-    ]
+def raw(segment: Segment) -> Iterator[list[bytes]]:
+    """Each entry's bytes, unchecked, by ordinary reads: through a map, a bad disk would kill the process."""
+    with open(segment.path, "rb") as file:
+        for start, length in zip(segment.starts.tolist(), segment.table.lengths.tolist(), strict=True):
+            yield [os.pread(file.fileno(), length * width, offset + start * width) for offset, width in segment.blocks]
 
 
 def _blocks(header: dict[str, Any], begin: int) -> list[Block]:

@@ -18,12 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from er.cache import manifest
+from er.cache.buffers import Buffers
 from er.cache.codec import STORAGE, Bytes, Stored, decode, empty, encode, memories, token_bytes
 from er.cache.index import Index, Locations, once
 from er.cache.key import Ints, Keys, Space
 from er.cache.layout import ENTRY_BYTES, SUFFIX
 from er.cache.publish import publish, writing
 from er.cache.segment import Segment, write
+from er.cache.usage import Use, use
 from er.errors import UserError
 
 IDENTITY = "space.json"
@@ -47,59 +50,70 @@ class ActivationCache:
         self._segments: list[Segment] = []
         self._index = Index()
         self._paging = False
+        self._memory = Buffers().empty
+        self._indexed = 0
+        self._use: Use | None = None
         self.refresh()
 
     def refresh(self) -> None:
-        """Take up what was published since the last look."""
-        names = sorted(self._published() - {segment.path.name for segment in self._segments})
+        """Take up what was published since the last look, and forget what was dropped before it was located."""
+        self._use = self._use or use(self.directory)
+        published, known = self._published(), [segment.path.name for segment in self._segments]
         self._check_identity()
-        segments = [segment for name in names if (segment := self._opened(name))]
-        if segments:
-            index = self._index.extended(segments, first=len(self._segments))
-            self._segments += segments  # before the index, which points at them
-            self._index = index
+        kept = [(i, s) for i, s in enumerate(self._segments) if s.path.name in published or "mapped" in vars(s)]
+        segments = [segment for name in sorted(published.difference(known)) if (segment := self._opened(name))]
+        new = list(enumerate(segments, start=len(known)))
+        whole = len(kept) == self._indexed
+        index = self._index.extended(new) if whole else Index().extended(kept + new)
+        self._segments += segments  # before the index, which points at them
+        self._index, self._indexed = index, len(kept + new)
 
     def missing(self, keys: Keys) -> NDArray[np.intp]:
         """Positions of the keys that have no entry here, each key once, where it first comes."""
         first = np.sort(np.unique(keys, return_index=True)[1])
-        return first[self._index.find(keys[first]) < 0]
+        return first[self.absent(keys[first])]
+
+    def absent(self, keys: Keys) -> NDArray[np.bool_]:
+        """Which of these keys have no entry here."""
+        return self._index.find(keys) < 0
 
     def locate(self, keys: Keys) -> Locations:
-        """Where these entries lie: looked up once for a data set, so that no batch looks up anything."""
-        at = self._index.find(keys)
-        if (at < 0).any():
-            raise UserError(
-                f"{(at < 0).sum():,} of {len(keys):,} inputs are not in the cache at {self.directory}, "
-                f"the first of them number {np.argmin(at)}. "
-                "Build them first: `er cache` with the same options."
-            )
-        where: Locations = self._index.places[at]
-        for segment in np.unique(where["segment"]):
-            _ = self._segments[segment].mapped  # a mapped file stays readable when it is deleted
+        """Where these entries lie: looked up once for a data set, so that no batch looks up anything.
+
+        The shape is that of `keys`: `(inputs,)`, or `(inputs, parts)`.
+        """
+        where = self._found(keys)
+        if not all(map(self._map, np.unique(where["segment"]))):
+            self.refresh()  # some were merged into others since the last look
+            where = self._found(keys)
+            for segment in np.unique(where["segment"]):
+                _ = self._segments[segment].mapped
         return where
 
     def read(self, where: Locations, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Activations `(batch, longest, hidden)` of these entries, zero where they are padded."""
-        longest = int(where["length"].max(initial=0))
-        batch = empty(self.space.storage_dtype, (len(where), longest), self.hidden)
-        with self._entries(where) as entries:
-            for block, into in enumerate(memories(batch)):
-                _pad([entry[block] for entry in entries], into)
-        return decode(batch, dtype)
+        """Activations `(batch, longest, hidden)` of these entries, zero where they are padded.
+
+        Where an input has several parts, its row is these parts one after the other.
+        """
+        longest = int(_lengths(where).max(initial=0))
+        batch = empty(self.space.storage_dtype, (len(where), longest), self.hidden, self._memory)
+        with self._entries(where) as blocks:
+            for entries, into in zip(blocks, memories(batch), strict=True):
+                _pad(entries, into)
+        return decode(batch, dtype, self._memory)
 
     def packed(self, where: Locations, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-        """Activations `(tokens, hidden)` of these entries, one after the other, and their lengths."""
-        lengths = torch.from_numpy(where["length"].astype(np.int64))
-        x = empty(self.space.storage_dtype, (int(lengths.sum()),), self.hidden)
-        with self._entries(where) as entries:
-            for block, into in enumerate(memories(x)):
-                np.concatenate([entry[block] for entry in entries] or [into], out=into)
-        return decode(x, dtype), lengths
+        """Activations `(tokens, hidden)` of these entries, one after the other, and the inputs' lengths."""
+        lengths = torch.from_numpy(_lengths(where).astype(np.int64))
+        x = empty(self.space.storage_dtype, (int(lengths.sum()),), self.hidden, self._memory)
+        with self._entries(where) as blocks:
+            for entries, into in zip(blocks, memories(x), strict=True):
+                np.concatenate(entries or [into], out=into)
+        return decode(x, dtype, self._memory), lengths
 
     def fetch(self, where: Locations) -> None:
         """Have these entries brought from the disk while something else is done."""
-        for segment, _, start, length in where.tolist():
-            self._segments[segment].advise(start, length)
+        self._ask(where.ravel().tolist())
 
     def cost(self, where: Locations) -> float:
         """Seconds that building these entries took, each counted once."""
@@ -126,19 +140,49 @@ class ActivationCache:
             raise ValueError(f"{tuple(stored.rows.shape)} rows where {lengths.sum()} tokens of {self.hidden} belong.")
         with writing(self.directory):
             self._write_identity()
-            write(self.directory, self.space.digest, storage, keys, lengths, stored, seconds)
+            manifest.add(write(self.directory, self.space.digest, storage, keys, lengths, stored, seconds))
         self.refresh()
+
+    def _found(self, keys: Keys) -> Locations:
+        at = self._index.find(keys)
+        if (at < 0).any():
+            raise UserError(
+                f"{(at < 0).sum():,} of {keys.size:,} inputs are not in the cache at {self.directory}, "
+                f"the first of them number {np.argmin(at)}. "
+                "Build them first: `er cache` with the same options."
+            )
+        where: Locations = self._index.places[at]
+        return where
+
+    def _map(self, segment: int) -> bool:
+        """Map a segment, as a mapped file stays readable when it is deleted; false where it is deleted already."""
+        try:
+            return bool(self._segments[segment].mapped)
+        except UserError:
+            if self._segments[segment].path.exists():
+                raise
+            return False
 
     @contextmanager
     def _entries(self, where: Locations) -> Iterator[list[list[Bytes]]]:
-        """Each entry's rows, and its scales where there are any, to be copied before this ends."""
-        places = where.tolist()
-        cold = [self._paging or not self._segments[segment].seen[entry] for segment, entry, _, _ in places]
-        self.fetch(where[cold])  # all are asked for before the first is waited for
+        """The entries' rows, and their scales where there are any, to be copied before this ends."""
+        places, segments = where.ravel().tolist(), self._segments
+        new = [place for place in places if not segments[place[0]].seen[place[1]]]
+        self._ask(places if self._paging else new)  # all are asked for before the first is waited for
+        for segment, *place in new:
+            segments[segment].check(*place)
         faults = _disk_faults()
-        yield [self._segments[segment].entry(*place) for segment, *place in places]
-        if not any(cold) and _disk_faults() > faults:
+        mapped = {segment: segments[segment].mapped.blocks for segment in {place[0] for place in places}}
+        yield [
+            [mapped[segment][block][start : start + length] for segment, _, start, length in places]
+            for block in range(2 if self.space.storage_dtype == "int8" else 1)
+        ]
+        if not new and _disk_faults() > faults:
             self._paging = True  # memory does not hold what was read before: ask every time from now on
+
+    def _ask(self, places: list[Any]) -> None:
+        for segment, _, start, length in places:
+            self._segments[segment].advise(start, length)
 
     def _published(self) -> set[str]:
         try:
@@ -194,7 +238,18 @@ def _disk_faults() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_majflt
 
 
-def _pad(parts: list[Bytes], into: Bytes) -> None:
-    for row, part in zip(into, parts, strict=True):
-        row[: len(part)] = part
-        row[len(part) :] = 0  # cheaper than zeroing everything before
+def _lengths(where: Locations) -> Ints:
+    """The tokens of each input, of all its parts."""
+    lengths: Ints = where["length"]
+    return lengths if where.ndim == 1 else lengths.sum(axis=1)
+
+
+def _pad(entries: list[Bytes], into: Bytes) -> None:
+    """Fill each row with as many of the entries, in order, as there are for every row."""
+    parts = len(entries) // max(len(into), 1)
+    for number, row in enumerate(into):
+        end = 0
+        for entry in entries[number * parts : (number + 1) * parts]:
+            row[end : end + len(entry)] = entry
+            end += len(entry)
+        row[end:] = 0  # cheaper than zeroing everything before

@@ -6,7 +6,6 @@ import json
 import logging
 import sys
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import hydra
@@ -16,10 +15,9 @@ from er.checks import check_cut, cut_layer, recycled, settings
 from er.config import CONF, Config
 from er.errors import UserError
 
-BASES = ("finetune", "adapters", "frozen")
-"""The arms that recycle nothing: what recycling is measured against."""
-
-DIGITS = {"median ms": ".1f", "arm / ram": ".3f"}
+DIGITS = {"median ms": ".1f", "arm / ram": ".3f"} | dict.fromkeys(
+    ("spread %", "warm %", "cold %", "read", "copy", "forward", "backward", "optimiser"), ".0f"
+)
 
 
 @hydra.main(config_path=str(CONF), config_name="bench", version_base="1.3")
@@ -34,7 +32,7 @@ def main(cfg: DictConfig) -> None:
 
     path = Path(config.paths.runs).expanduser() / "bench" / "{task}-{model}-{method}-{k}.json".format(**record)
     results.write_text(path, json.dumps(record, indent=2))
-    sys.stdout.write(f"{table(record)}\nevery measurement: {path}\n")
+    sys.stdout.write(f"{report(record)}\nevery measurement: {path}\n")
 
 
 def measure(config: Config) -> dict[str, Any]:
@@ -51,31 +49,34 @@ def measure(config: Config) -> dict[str, Any]:
     work = workload(config)
     device = torch.device("cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
     about = {"task": work.name, "model": config.model.name, "method": config.method.name, "k": k, "depth": depth}
-    seconds = bench(config, k, work, device)
-    return {**about, "batch_size": config.optim.batch_size, "env": results.environment(str(device)), "seconds": seconds}
+    return {**about, "env": results.environment(str(device)), **bench(config, k, work, device)}
 
 
-def table(record: dict[str, Any]) -> str:
-    """Write medians, and each arm's speedup as a ratio over the same batches."""
+def report(record: dict[str, Any]) -> str:
+    """Write the arms side by side, where their time went, and what recycling costs and saves."""
+    from er import speed
+
+    build, modes = record["build"], ("training", "inference")
+    share = speed.ratio(build["seconds"], "build", "plain")
+    head = "{task}, {model}, {method}, cut at layer {k} of {depth}".format(**record)
+    sizes = " and ".join(f"of {record[mode]['batch_size']} for {mode}" for mode in modes)
+    cost = f"{speed.cost(record):.2f} s and {build['bytes'] / build['inputs'] / 1e3:.1f} MB for 1,000 inputs"
+    parts = [
+        f"{head}; batches {sizes}",
+        table([{"": mode, **row} for mode in modes for row in speed.arms(record[mode])]),
+        "Where the time went, in percent:",
+        table([{"": mode, **row} for mode in modes for row in speed.phases(record[mode])]),
+        f"Building the cache takes {cost}, {share:.3f} times a plain forward pass of those layers.",
+        table(speed.economy(record)),
+    ]
+    return "\n\n".join(parts)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Write rows as a table; what a row lacks stays empty."""
     import pandas as pd
 
-    from er.training.bench import ratio
-
-    rows = []
-    for mode in ("training", "inference"):
-        seconds = record["seconds"][mode]
-        rows += [
-            {
-                "": mode,
-                "arm": arm,
-                "median ms": median(seconds[arm]) * 1000,
-                **{f"{base} / arm": ratio(seconds, base, arm) for base in BASES if base in seconds},
-                **({"arm / ram": ratio(seconds, arm, "ram")} if "ram" in seconds else {}),
-            }
-            for arm in seconds
-        ]
-    digits = [DIGITS.get(name, ".2f") for name in rows[0]]
-    shown = pd.DataFrame(rows).to_markdown(index=False, tablefmt="simple", floatfmt=digits)
-    build = ratio(record["seconds"]["build"], "build", "plain")
-    head = "{task}, {model}, {method}, cut at layer {k} of {depth}, batches of {batch_size}".format(**record)
-    return f"{head}\n\n{shown}\n\nbuilding the cache / a plain forward of the {record['k']} layers: {build:.3f}"
+    frame = pd.DataFrame(rows)
+    digits = [DIGITS.get(name, ".2f") for name in frame.columns]
+    filled = frame.astype(object).where(frame.notna(), None)
+    return filled.to_markdown(index=False, tablefmt="simple", floatfmt=digits, missingval="")

@@ -1,4 +1,4 @@
-"""`er report`: everything under a runs folder as tables."""
+"""`er report`: everything under a runs folder as tables, figures and one page."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from er.config import CONF
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from er.reporting.gather import Gathered
 
 HEADINGS = {
     "build_s": "build s",
@@ -38,17 +40,31 @@ epochs that pay for the building.
 
 @hydra.main(config_path=str(CONF), config_name="report", version_base="1.3")
 def main(cfg: DictConfig) -> None:
-    """Print the summary; write it, and every run, beside the runs."""
-    folder = Path(settings(cfg).paths.runs).expanduser()
-    from er import results, tables
+    """Print the summary and write the report; or print only the commands of what is still to be run."""
+    config = settings(cfg)
+    from er.reporting.gather import finished, gather
 
-    runs = tables.runs(folder)
-    said, summary = tables.common(tables.summary(runs))
+    found = gather(Path(config.paths.runs).expanduser())
+    if config.report.pending:
+        _print_pending(found)
+        return
+    from er import tables
+    from er.reporting.write import write
+
+    said, summary = tables.common(tables.summary(finished(found).table))
     summary = summary.rename(columns=HEADINGS).astype(object).where(summary.notna().to_numpy(), "")
-    results.write_text(folder / "runs.csv", runs.to_csv(index=False))
-    results.write_text(folder / "report.md", text(said, summary, "github"))
+    to = Path(config.report.to).expanduser() if config.report.to else found.folder
+    todo = write(found, config.report, text(said, summary, "github"), to)
     sys.stdout.write(text(said, summary, "simple"))
-    sys.stdout.write(f"{len(runs)} runs in {folder}; this table: {folder}/report.md; every run: {folder}/runs.csv\n")
+    left = f"; {len(todo)} still to be run (er report report.pending=true)" if todo else ""
+    out = f"; {len(found.skipped)} files left out" if found.skipped else ""
+    sys.stdout.write(f"{len(found.done)} runs in {found.folder}{left}{out}; the report: {to}/report.html\n")
+
+
+def _print_pending(found: Gathered) -> None:
+    from er.reporting.pending import pending
+
+    sys.stdout.writelines(f"{each.command}\n" for each in pending(found))
 
 
 def text(said: str, summary: pd.DataFrame, style: str) -> str:

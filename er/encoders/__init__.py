@@ -1,7 +1,7 @@
 """Encoders: loading them, cutting them in two, and knowing which lower part made an activation."""
 
 from er.encoders.cut import Between, Lower, Upper, split
-from er.encoders.families import depth, family_of
+from er.encoders.families import depth, family_of, first_position
 from er.encoders.fingerprint import digest, fingerprint
 from er.encoders.load import load_config, load_model, load_tokenizer
 from er.encoders.source import source
@@ -14,6 +14,7 @@ __all__ = [
     "digest",
     "family_of",
     "fingerprint",
+    "first_position",
     "load_config",
     "load_model",
     "load_tokenizer",

@@ -21,6 +21,8 @@ class Family:
     `below` and `above` name the parts of an encoder, by path, that are exchanged to get its lower and its upper half.
     """
 
+    types: ClassVar[tuple[str, ...]] = ()
+    """The `model_type` of the configurations that are of this family."""
     layers = "encoder.layer"
     embeddings = "embeddings"
     norm: str | None = None
@@ -30,6 +32,8 @@ class Family:
     bare: type[PreTrainedModel] | None = None
     """The encoder without a head, where `AutoModel` would give more than that."""
     pass_on: type[PassOn] = PassOn
+    placeable = True
+    """Whether a model takes `position_ids`, or needs none, so that a text can stand anywhere in an input."""
     samples: ClassVar[dict[str, dict[str, Any]]] = {"": {}}
     """The smallest configurations worth a test, by variant: `er.testing` builds every test of the family from them."""
 
@@ -50,6 +54,10 @@ class Family:
     def positions(self, config: PretrainedConfig) -> int | None:
         """Return the longest input in tokens, `None` where positions are unbounded."""
         return getattr(config, "max_position_embeddings", None)
+
+    def first_position(self, config: PretrainedConfig) -> int | None:
+        """Return the `position_ids` of an input's first token, `None` where only distances between tokens count."""
+        return 0
 
     def below(self, encoder: nn.Module, k: int, depth: int) -> Parts:
         """Return what makes an encoder end after `k` layers."""

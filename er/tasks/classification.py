@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from er import config
 from er.errors import UserError
 from er.tasks import fields, sources, splits, tokens
+from er.tasks.apart import Apart
 from er.tasks.corpus import Corpus
 from er.tasks.readers import Row, tables
 from er.tasks.task import IGNORED
@@ -83,12 +84,17 @@ class Classification(Corpus[Example]):
         for split, examples in self.examples.items():
             unseen = [(e.where, e.label) for e in examples if e.label not in self.labels]
             self.check_unseen(split, "label", unseen, task.unseen_label)
-        self._max_length = task.max_length
+        self._task = task
 
     def tokenize(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Dataset]:
         """Turn every split into features, one an example; longer inputs are truncated, and counted."""
         pair = len(self.examples["train"][0].texts) == 2
-        length = tokens.length_limit(tokenizer, self._max_length, pair)
+        length = tokens.length_limit(tokenizer, self._task.max_length, pair)
+        if self._task.encode is config.Encode.separate:
+            firsts = [example.texts[0] for examples in self.examples.values() for example in examples]
+            half = (length - int(tokenizer.num_special_tokens_to_add(True))) // 2
+            apart = Apart.of(self._task, tokenizer, length, half, firsts)
+            return {split: self._features_apart(split, apart) for split in self.examples}
         truncated: Counter[str] = Counter()
         tokenized = {split: self._features(split, tokenizer, length, truncated) for split in self.examples}
         for split, count in (+truncated).items():
@@ -97,10 +103,19 @@ class Classification(Corpus[Example]):
             )
         return tokenized
 
+    def _features_apart(self, split: str, apart: Apart) -> Dataset:
+        """As `_features`, but each text keeps to its own side of the offset."""
+        examples = self.examples[split]
+        firsts, shortened = apart.firsts([example.texts[0] for example in examples])
+        seconds, cut = apart.seconds([example.texts[1] for example in examples])
+        if shortened or cut:
+            log.info("%s: %d first and %d second %s texts truncated", self.name, shortened, cut, split)
+        columns = apart.joined(firsts, seconds, ((i, i) for i in range(len(examples))))
+        return tokens.dataset(columns | {"labels": self._answers(split)})
+
     def _features(
         self, split: str, tokenizer: PreTrainedTokenizerBase, length: int, truncated: Counter[str]
     ) -> Dataset:
-        output = {label: i for i, label in enumerate(self.labels)}
         examples = self.examples[split]
 
         def encode(batch: tokens.Columns) -> tokens.Columns:
@@ -112,7 +127,11 @@ class Classification(Corpus[Example]):
         columns: tokens.Columns = {
             f"text_{i}": [example.texts[i] for example in examples] for i in range(len(examples[0].texts))
         }
-        return tokens.features(columns | {"labels": [output.get(e.label, IGNORED) for e in examples]}, encode)
+        return tokens.features(columns | {"labels": self._answers(split)}, encode)
+
+    def _answers(self, split: str) -> list[int]:
+        output = {label: i for i, label in enumerate(self.labels)}
+        return [output.get(example.label, IGNORED) for example in self.examples[split]]
 
     def score(self, split: str, logits: Sequence[np.ndarray]) -> dict[str, float]:
         """Return accuracy and the micro and macro F1 of a split.

@@ -13,6 +13,7 @@ from er import config
 from er.errors import UserError
 from er.tasks import answers, fields, sources, squad, tokens
 from er.tasks.answers import Answers
+from er.tasks.apart import Apart
 from er.tasks.corpus import Corpus
 from er.tasks.readers import Row, tables
 from er.tasks.spans import best_span, span_of
@@ -166,8 +167,13 @@ class ExtractiveQA(Corpus[Example]):
         """Turn every split into features, one a window; too long questions are truncated, and counted."""
         check_tokenizer(self.name, tokenizer)
         length = tokens.length_limit(tokenizer, self._task.max_length, pair=True)
-        if not question_room(tokenizer, length):
+        most = question_room(tokenizer, length)
+        if not most:
             raise UserError(f"task.max_length={self._task.max_length} leaves no room for a question. Raise it.")
+        if self._task.encode is config.Encode.separate:
+            questions = [example.question for examples in self.examples.values() for example in examples]
+            apart = Apart.of(self._task, tokenizer, length, most, questions)
+            return {split: self._features_apart(split, apart) for split in self.examples}
         return {split: self._features(split, tokenizer, length) for split in self.examples}
 
     def _features(self, split: str, tokenizer: PreTrainedTokenizerBase, length: int) -> Dataset:
@@ -187,10 +193,31 @@ class ExtractiveQA(Corpus[Example]):
         questions = shortened(tokenizer, [example.question for example in examples], most)
         cut = sum(short != example.question for short, example in zip(questions, examples, strict=True))
         features = tokens.features({"index": list(range(len(examples))), "question": questions}, encode)
-        log.info("%s: %d %s questions in %d windows", self.name, len(examples), split, len(features))
+        self._tell(split, len(features), cut, most)
+        return features
+
+    def _features_apart(self, split: str, apart: Apart) -> Dataset:
+        """As `_features`, but a passage's windows are the same for all its questions."""
+        examples = self.examples[split]
+        passages = list(dict.fromkeys(example.passage for example in examples))
+        questions, shortened = apart.firsts([example.question for example in examples])
+        cut = apart.windows(passages, self._task.stride, self._task.max_windows)
+        of_passage: dict[str, list[int]] = {passage: [] for passage in passages}
+        for window, owner in enumerate(cut.owners):
+            of_passage[passages[owner]].append(window)
+        pairs = [(i, window) for i, example in enumerate(examples) for window in of_passage[example.passage]]
+        columns = apart.joined(questions, cut.columns, pairs)
+        seams = zip(columns["seam"], pairs, strict=True)
+        spans = [np.pad(cut.spans[window], ((seam, 0), (0, 0))) for seam, (_, window) in seams]
+        self._owners[split], self._spans[split] = [i for i, _ in pairs], spans
+        labels = [span_of(each, examples[i].answers.spans) for each, (i, _) in zip(spans, pairs, strict=True)]
+        self._tell(split, len(labels), shortened, apart.most)
+        return tokens.dataset(columns | {"labels": labels})
+
+    def _tell(self, split: str, count: int, cut: int, most: int) -> None:
+        log.info("%s: %d %s questions in %d windows", self.name, self.sizes[split], split, count)
         if cut:
             log.info("%s: %d %s questions truncated to %d tokens", self.name, cut, split, most)
-        return features
 
     def score(self, split: str, logits: Sequence[np.ndarray]) -> dict[str, float]:
         """Return SQuAD v1.1's exact match and F1: the mean over questions of the best over their answers."""

@@ -44,7 +44,8 @@ class Task(Protocol):
     def tokenize(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Dataset]:
         """Turn every split into features: `input_ids`, `token_type_ids` if there are any, `labels`.
 
-        Nothing is padded: padding belongs to a batch.
+        Nothing is padded: padding belongs to a batch. Where two texts are to be encoded apart, `seam` says how many
+        tokens are the first one's, and `offset` at which position the second begins.
         """
 
     def score(self, split: str, logits: Sequence[np.ndarray]) -> dict[str, float]:

@@ -21,9 +21,7 @@ Columns = dict[str, list[Any]]
 
 def features(columns: Columns, encode: Callable[[Columns], Columns]) -> Dataset:
     """Apply `encode` to batches of the columns; what it returns replaces them."""
-    from datasets import Dataset
-
-    examples = Dataset.from_dict(columns)
+    examples = dataset(columns)
     with quiet():
         return examples.map(
             encode,
@@ -33,6 +31,13 @@ def features(columns: Columns, encode: Callable[[Columns], Columns]) -> Dataset:
             load_from_cache_file=False,
             new_fingerprint=uuid.uuid4().hex,  # the default hashes the live tokenizer, which changes with use
         )
+
+
+def dataset(columns: Columns) -> Dataset:
+    """Return columns as they are, in memory."""
+    from datasets import Dataset
+
+    return Dataset.from_dict(columns)
 
 
 def encoded(tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], length: int) -> tuple[Columns, int]:

@@ -34,18 +34,24 @@ def check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def windows(
-    tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], length: int, stride: int, most: int | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    texts: list[list[str]],
+    length: int,
+    stride: int,
+    most: int | None = None,
+    asked: int | None = None,
 ) -> Windows:
     """Cut texts, or the second texts of pairs, into windows of `length` tokens that share `stride` of them.
 
-    Half a window is the most that two may share; `most` is how many windows of a text are kept.
+    Half a window is the most that two may share; `most` is how many windows of a text are kept, and `asked` how many
+    tokens the first text of a pair has at most, if that is not the quarter that it may have.
     """
     pair = len(texts) == 2
     encoding = tokenizer(
         *texts,
         truncation="only_second" if pair else "only_first",
         max_length=length,
-        stride=min(stride, room(tokenizer, length, pair) // 2),
+        stride=min(stride, room(tokenizer, length, pair, asked) // 2),
         padding=False,  # always said: some tokenizers ship with it switched on
         return_overflowing_tokens=True,
         return_offsets_mapping=True,
@@ -60,10 +66,12 @@ def windows(
     return Windows(columns, [owners[i] for i in kept], spans)
 
 
-def room(tokenizer: PreTrainedTokenizerBase, length: int, pair: bool) -> int:
+def room(tokenizer: PreTrainedTokenizerBase, length: int, pair: bool, asked: int | None = None) -> int:
     """Return how many tokens of a text fit into a window, at least."""
     free = length - int(tokenizer.num_special_tokens_to_add(pair))
-    return free - question_room(tokenizer, length) if pair else free
+    if not pair:
+        return free
+    return free - (question_room(tokenizer, length) if asked is None else asked)
 
 
 def question_room(tokenizer: PreTrainedTokenizerBase, length: int) -> int:

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from er.cache import ActivationCache, Encode
-from er.cache.publish import locked
+from er.cache.claims import Claims
 from er.config import Config
 from er.encoders import Between, Lower
 from er.timing import synchronize
 from er.training.data import Tokens
-from er.training.recycle import autocast, fill, open_cache
+from er.training.recycle import autocast, check_room, fill, open_cache
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,6 +39,7 @@ class Aside:
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
+        self.claims = Claims(self.cache)
         self.keys = self.tokens.keys()
         self.wanted = np.zeros(len(self.keys), dtype=bool)
         self.wanted[self.cache.missing(self.keys)] = True
@@ -46,9 +47,11 @@ class Aside:
     def keep(self, indices: np.ndarray, padded: Tensor, seconds: float) -> None:
         """Take the activations of those inputs that this cut misses; `seconds` is what all of them cost."""
         new = self.wanted[indices]
-        lengths = self.tokens.lengths[indices]
+        if new.any():
+            new[new] = self.claims.take(self.keys[indices[new]])
         if not new.any():
             return
+        lengths = self.tokens.lengths[indices]
         real = np.arange(padded.shape[1])[None] < (lengths * new)[:, None]
         self.parts.append(padded[torch.from_numpy(real).to(padded.device)].cpu())
         self.rows.append(indices[new])
@@ -62,6 +65,7 @@ class Aside:
         if self.rows:
             rows = np.concatenate(self.rows)
             self.cache.publish(self.keys[rows], self.tokens.lengths[rows], torch.cat(self.parts), self.seconds)
+            self.claims.release()
             self.rows, self.parts, self.seconds = [], [], 0.0
 
 
@@ -75,6 +79,7 @@ def fill_cuts(
     """
     lowers = [Lower(model, k) for k in cuts]
     caches = [open_cache(config, lower) for lower in lowers]
+    check_room(caches, tokens, config)
     betweens = [Between(model, j, k).to(device) for j, k in pairwise(cuts)]
     for count in range(len(cuts), 0, -1):  # what the deepest had already is left to the next deepest, and so on
         _fill_deepest(lowers[0].to(device), betweens[: count - 1], caches[:count], tokens, config, device)
@@ -93,10 +98,9 @@ def _fill_deepest(
     if not len(deepest.missing(tokens.keys())):
         return
     with ExitStack() as held:
-        for cache in others:  # from the lowest up, as every builder does: so no two wait for each other
-            held.enter_context(locked(cache.directory))
-            cache.refresh()
         asides = [Aside(cache, tokens, config.cache.segment_mb << 20) for cache in others]
+        for aside in asides:  # held while others are waited for, but only at deeper cuts: so no two wait for each other
+            held.enter_context(aside.claims)
         fill(deepest, tokens, _encoder(lower, betweens, asides, tokens, config, device), config)
         for aside in asides:
             aside.publish()

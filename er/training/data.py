@@ -15,12 +15,16 @@ from torch.utils.data import DataLoader, Sampler
 from er.cache import ActivationCache, Locations, entry_keys
 from er.tasks import IGNORED
 from er.timing import Stopwatch
+from er.training.ahead import AHEAD, Ahead
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 COLUMNS = ("input_ids", "token_type_ids")
 """What a tokenised split may hold of a model's inputs."""
+
+PerRow = np.ndarray | None
+"""A number for every row, or for none."""
 
 WINDOW = 50
 """Batches shuffled together before they are sorted by length: enough to lose almost no work to padding."""
@@ -64,24 +68,42 @@ def batches_of(indices: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 class Tokens:
-    """Ragged token columns, padded only when a batch is made."""
+    """Ragged token columns, padded only when a batch is made.
 
-    def __init__(self, columns: dict[str, list[np.ndarray]], pad_token_id: int) -> None:
+    A row with a seam is two texts that are encoded apart: so many tokens of the first, then the second. `starts` says
+    at which position a row, or else its second text, begins; position 0 is what the model calls `first_position`.
+    """
+
+    def __init__(
+        self,
+        columns: dict[str, list[np.ndarray]],
+        pad_token_id: int,
+        seams: PerRow = None,
+        starts: PerRow = None,
+        first_position: int = 0,
+    ) -> None:
         self.columns = columns
+        self.seams, self.starts, self.first_position = seams, starts, first_position
         self.lengths = np.array([len(ids) for ids in columns["input_ids"]], dtype=np.int64)
         self.padding = {"input_ids": pad_token_id, "token_type_ids": 0}
 
     @classmethod
-    def of(cls, features: Dataset, pad_token_id: int) -> Tokens:
-        """Take the token columns of a tokenised split."""
+    def of(cls, features: Dataset, pad_token_id: int, first_position: int | None = None) -> Tokens:
+        """Take the token columns of a tokenised split; without a `first_position`, positions mean nothing."""
         names = [name for name in COLUMNS if name in features.column_names]
-        return cls({name: [np.asarray(row) for row in features[name]] for name in names}, pad_token_id)
+        columns = {name: [np.asarray(row) for row in features[name]] for name in names}
+        if "seam" not in features.column_names:
+            return cls(columns, pad_token_id)
+        seams, offsets = (np.asarray(features[name][:]) for name in ("seam", "offset"))
+        return cls(columns, pad_token_id, seams, None if first_position is None else offsets, first_position or 0)
 
     @classmethod
     def joined(cls, parts: list[Tokens]) -> Tokens:
         """Put the rows of several splits behind each other."""
-        columns = {name: [row for part in parts for row in part.columns[name]] for name in parts[0].columns}
-        return cls(columns, parts[0].padding["input_ids"])
+        one = parts[0]
+        columns = {name: [row for part in parts for row in part.columns[name]] for name in one.columns}
+        seams, starts = (_behind_each_other([getattr(part, name) for part in parts]) for name in ("seams", "starts"))
+        return cls(columns, one.padding["input_ids"], seams, starts, one.first_position)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -89,22 +111,51 @@ class Tokens:
     def rows(self, indices: np.ndarray) -> Tokens:
         """Take some of the rows."""
         columns = {name: [column[i] for i in indices] for name, column in self.columns.items()}
-        return Tokens(columns, self.padding["input_ids"])
+        seams, starts = (None if each is None else each[indices] for each in (self.seams, self.starts))
+        return Tokens(columns, self.padding["input_ids"], seams, starts, self.first_position)
+
+    def parts(self) -> list[Tokens]:
+        """Return what the lower layers run over: the first texts and the second, or, without seams, this itself."""
+        if self.seams is None:
+            return [self]
+        return [
+            self._sliced([slice(None, seam) for seam in self.seams], None if self.starts is None else 0 * self.starts),
+            self._sliced([slice(seam, None) for seam in self.seams], self.starts),
+        ]
+
+    def _sliced(self, spans: list[slice], starts: PerRow) -> Tokens:
+        columns = {
+            name: [row[span] for row, span in zip(column, spans, strict=True)] for name, column in self.columns.items()
+        }
+        return Tokens(columns, self.padding["input_ids"], None, starts, self.first_position)
 
     def keys(self) -> np.ndarray:
-        """Return the key of each row in any cache."""
+        """Return the key of each row in any cache, or, shape (rows, 2), those of its two texts."""
+        if self.seams is not None:
+            return np.stack([part.keys() for part in self.parts()], axis=1)
         columns: Any = self.columns
-        return entry_keys(columns["input_ids"], columns.get("token_type_ids"))
+        return entry_keys(columns["input_ids"], columns.get("token_type_ids"), self.starts)
 
     def batch(self, indices: np.ndarray) -> dict[str, Tensor]:
-        """Return the model's inputs for these rows, padded to the longest."""
+        """Return the model's inputs for these rows, padded to the longest.
+
+        They hold positions only where a row need not begin at the first: those of joined texts are the lower layers'.
+        """
         lengths = self.lengths[indices]
         inputs = {
             name: padded([column[i] for i in indices], int(lengths.max()), self.padding[name])
             for name, column in self.columns.items()
         }
         real = np.arange(lengths.max())[None] < lengths[:, None]
+        if self.starts is not None and self.seams is None:
+            positions = self.first_position + self.starts[indices][:, None] + np.arange(lengths.max())
+            inputs["position_ids"] = torch.from_numpy(positions * real)  # padding must not run over the last position
         return {**inputs, "attention_mask": torch.from_numpy(real.astype(np.int64))}
+
+
+def _behind_each_other(parts: list[PerRow]) -> PerRow:
+    given = [part for part in parts if part is not None]
+    return np.concatenate(given) if given else None
 
 
 def padded(rows: list[np.ndarray], longest: int, value: int) -> Tensor:
@@ -156,13 +207,17 @@ class Split:
         }
         if self.cache is not None and self.where is not None:
             batch["hidden"] = self.cache.read(self.where[indices])
+        elif self.tokens.seams is not None:
+            parts = self.tokens.rows(indices).parts()
+            batch["parts"] = [part.batch(np.arange(len(part))) for part in parts]
         return batch
 
 
 class RecyclingDataModule(LightningDataModule):
     """Serves the splits of one task: `inputs`, `labels`, `indices`, and `hidden` where it is cached.
 
-    Tokens are always served, too: the layers above the cut need the mask, and relative positions.
+    Where it is not, and texts are encoded apart, the inputs that the lower layers see are served as `parts`. Tokens are
+    always served, too: the layers above the cut need the mask, and relative positions.
     """
 
     def __init__(self, splits: dict[str, Split], batch_size: int, seed: int, clock: Stopwatch) -> None:
@@ -191,11 +246,18 @@ class RecyclingDataModule(LightningDataModule):
         return self._loader(split, batches, "read_evaluation")
 
     def _loader(self, split: Split, batches: Any, phase: str) -> DataLoader:
-        def collate(indices: list[int]) -> dict[str, Any]:
-            with self.clock(phase):
-                return split.batch(indices)
-
-        # In this process: sending activations through workers is ten times slower than reading them. And with
-        # its own generator, so that a loader never moves the random state that dropout draws from.
+        # In this process: sending activations through workers is ten times slower than reading them. Ahead of a GPU,
+        # which computes meanwhile; where the CPU computes, a batch takes 1 % of its step, and a thread gains nothing.
+        # And with its own generator, so that a loader never moves the random state that dropout draws from.
+        gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         rows: Any = range(len(split.tokens))
-        return DataLoader(rows, batch_sampler=batches, collate_fn=collate, generator=torch.Generator())
+        return Ahead(
+            rows,
+            batch_sampler=batches,
+            collate_fn=split.batch,
+            generator=torch.Generator(),
+            pin_memory=gpu,
+            clock=self.clock,
+            phase=phase,
+            ahead=AHEAD if gpu else 0,
+        )

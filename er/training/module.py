@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import get_linear_schedule_with_warmup
 
 from er.config import Optim
+from er.training.apart import lowered
 from er.training.heads import LOSSES, within
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class RecyclingModule(LightningModule):
         """Return the logits of a batch."""
         inputs, hidden = batch["inputs"], batch.get("hidden")
         if hidden is None and self.lower is not None:
-            hidden = self.lower(**inputs)
+            hidden = lowered(self.lower, batch)
         output = self.upper(**inputs) if hidden is None else self.upper(hidden, **inputs)
         logits: Tensor = self.head(output)
         return within(logits, inputs["attention_mask"]) if self.task.head == "span" else logits

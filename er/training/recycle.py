@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from er.cache import ActivationCache, Built, Encode, Space, build
+from er.cache.quota import check_quota
 from er.config import Config, Precision
 from er.encoders import Lower, fingerprint
+from er.training import apart
 from er.training.data import Split, Tokens
 
 log = logging.getLogger(__name__)
@@ -31,16 +33,20 @@ def recycle(
     cache: ActivationCache, lower: Lower, splits: dict[str, Split], config: Config, device: torch.device
 ) -> Built:
     """Fill the cache with what these splits miss, and resolve where each of their activations lies."""
-    tokens = Tokens.joined([split.tokens for split in splits.values()])
+    tokens = apart.inputs(splits)
     built = fill(cache, tokens, encoder(lower, tokens, config.trainer.precision, device), config)
     log.info("cache %s: %d hits, %d built", cache.directory, built.hits, built.misses)
     for split in splits.values():
         split.cache, split.where = cache, cache.locate(split.tokens.keys())
+    where = np.concatenate([split.where for split in splits.values()])
+    if where.ndim == 2:
+        log.info(apart.saving(where))
     return built
 
 
 def fill(cache: ActivationCache, tokens: Tokens, encode: Encode, config: Config) -> Built:
     """Build the activations of `tokens` that the cache does not have."""
+    check_room([cache], tokens, config)
     return build(
         cache,
         tokens.keys(),
@@ -50,6 +56,13 @@ def fill(cache: ActivationCache, tokens: Tokens, encode: Encode, config: Config)
         batch_tokens=config.cache.batch_tokens,
         progress=config.trainer.progress,
     )
+
+
+def check_room(caches: list[ActivationCache], tokens: Tokens, config: Config) -> None:
+    """Refuse a build that would make the cache larger than its owner wants it."""
+    if config.cache.max_bytes is not None:
+        need = sum(cache.size(tokens.lengths[cache.missing(tokens.keys())]) for cache in caches)
+        check_quota(Path(config.paths.cache).expanduser(), need, config.cache.max_bytes)
 
 
 def encoder(lower: Lower, tokens: Tokens, precision: Precision, device: torch.device) -> Encode:

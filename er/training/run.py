@@ -47,6 +47,7 @@ def run(config: Config) -> Result:
     depth = encoders.depth(encoders.load_config(config.model))
     k = checks.cut_layer(config.method.cut, depth)
     checks.check_cut(config, k)
+    checks.check_meeting(config, k, depth)
     named = identity.identity(config, k, {"model": encoders.source(config.model), "task": task.digest})
     if config.method.source is not None:
         named["source"] = cross_model.named(config.method.source)
@@ -113,16 +114,19 @@ def _train(config: Config, task: Task, k: int, named: dict[str, Any], directory:
 
 def tokenized(config: Config, task: Task) -> dict[str, Split]:
     """Turn the task's splits into tokens and labels."""
-    splits, source = _tokenized(config.model, task), config.method.source
+    first_position = None
+    if checks.separate(config):
+        first_position = encoders.first_position(encoders.load_config(config.model))
+    splits, source = _tokenized(config.model, task, first_position), config.method.source
     if source is None:
         return splits
     return cross_model.aligned(splits, _tokenized(source.model, task), config.model, source.model)
 
 
-def _tokenized(model: Model, task: Task) -> dict[str, Split]:
+def _tokenized(model: Model, task: Task, first_position: int | None = None) -> dict[str, Split]:
     tokenizer = encoders.load_tokenizer(model)
     return {
-        name: Split(Tokens.of(features, tokenizer.pad_token_id), labels_of(features, task.head))
+        name: Split(Tokens.of(features, tokenizer.pad_token_id, first_position), labels_of(features, task.head))
         for name, features in task.tokenize(tokenizer).items()
     }
 

@@ -41,7 +41,8 @@ def random(config: Config) -> Workload:
     model = encoders.load_config(config.model)
     shortest, longest = lengths_asked(config.bench.tokens or [], encoders.family_of(model.model_type).positions(model))
     draw = np.random.default_rng(config.seed)
-    lengths = draw.integers(shortest, longest, size=config.bench.batches * config.optim.batch_size, endpoint=True)
+    size = config.bench.batches * max(config.optim.batch_size, config.bench.inference_batch_size)
+    lengths = draw.integers(shortest, longest, size=size, endpoint=True)
     ids = [draw.integers(model.vocab_size, size=length) for length in lengths]
     labels = torch.from_numpy(draw.integers(CLASSES, size=len(ids)))
     name = f"random-{shortest}" if shortest == longest else f"random-{shortest}-{longest}"

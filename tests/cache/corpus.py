@@ -68,15 +68,18 @@ def sound(cache: ActivationCache) -> bool:
     return not any(verify(path) for path in segments(cache))
 
 
-def build_slowly(root: Path, size: int, seconds: float, calls: Path) -> None:
+def build_slowly(root: Path, size: int, seconds: float, calls: Path, wanted: slice = slice(None)) -> None:
     """Run a builder in a process of its own: small segments, and a line for every batch that it encodes."""
     torch.set_num_threads(1)
     texts = Corpus(size)
 
+    inputs = np.arange(size)[wanted]
+
     def encode(chosen: Ints) -> Tensor:
         with open(calls, "a") as file:
-            file.write(f"{os.getpid()} {' '.join(map(str, chosen))}\n")
+            file.write(f"{os.getpid()} {' '.join(map(str, inputs[chosen]))}\n")
         time.sleep(seconds)
-        return texts.encode(chosen)
+        return texts.encode(inputs[chosen])
 
-    build(opened(root), texts.keys, texts.lengths, encode, segment_bytes=1 << 12, batch_tokens=50, progress=False)
+    keys, lengths = texts.keys[inputs], texts.lengths[inputs]
+    build(opened(root), keys, lengths, encode, segment_bytes=1 << 12, batch_tokens=50, progress=False)

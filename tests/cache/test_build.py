@@ -3,11 +3,15 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
+import subprocess
 import threading
 from collections import Counter, namedtuple
+from collections.abc import Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -15,10 +19,11 @@ import torch
 from torch import Tensor
 
 from er.cache import publish
-from er.cache.build import build
+from er.cache.build import Built, build
+from er.cache.claims import Claims
 from er.cache.codec import STORAGE
 from er.cache.key import Ints
-from er.cache.publish import claim, locked
+from er.cache.publish import claim
 from er.errors import UserError
 from tests.cache.corpus import Corpus, content, equal, opened, segments, sound
 
@@ -146,6 +151,41 @@ def test_a_disk_that_fills_up_is_an_error_and_keeps_what_was_published(
     assert build_small(opened(tmp_path), texts.keys, texts.lengths, texts.encode).hits > 0
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 256 KB, where the system lets us make one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("no permission to mount a disk")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+@pytest.mark.parametrize("batches", [0, 9, 15])
+def test_a_disk_that_another_fills_meanwhile_is_an_error_and_the_published_part_still_works(
+    small_disk: Path, texts: Corpus, batches: int
+) -> None:
+    cache, calls, ballast = opened(small_disk), count(), small_disk / "ballast"
+
+    def encode(chosen: Ints) -> Tensor:
+        if next(calls) == batches:
+            ballast.write_bytes(b"x" * (shutil.disk_usage(small_disk).free - 6000))  # leave room for half a segment
+        return texts.encode(chosen)
+
+    with pytest.raises(UserError, match=r"Cannot write the cache in .*: No space left.*Make room"):
+        build_small(cache, texts.keys, texts.lengths, encode)
+
+    there = np.flatnonzero(~opened(small_disk).absent(texts.keys))
+    assert (len(there) > 0) == (batches > 0)
+    assert all(torch.equal(cache.read(cache.locate(texts.keys[[i]]))[0], texts.activations[i]) for i in there)
+    assert sound(cache)
+    assert not list(cache.directory.glob(".tmp-*"))
+    ballast.unlink()
+    build_small(cache, texts.keys, texts.lengths, texts.encode)
+    assert equal(content(cache, texts), texts.activations)
+
+
 def test_a_cache_that_cannot_be_written_is_named(
     tmp_path: Path, texts: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,21 +257,62 @@ def test_only_the_temporary_files_of_the_dead_are_swept(tmp_path: Path, texts: C
     assert alive.exists()
 
 
-def test_waiting_for_another_builder_is_logged_with_the_directory(
+def test_a_temporary_file_that_is_swept_before_it_is_claimed_is_made_anew(
+    tmp_path: Path, texts: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, swept = opened(tmp_path), list[Path]()
+
+    def overtaken(file: IO[bytes]) -> bool:
+        if not swept and file.mode == "xb":
+            swept.append(Path(file.name))
+            swept[0].unlink()
+        return claim(file)
+
+    monkeypatch.setattr(publish, "claim", overtaken)
+    build_small(cache, texts.keys, texts.lengths, texts.encode)
+
+    assert swept
+    assert equal(content(cache, texts), texts.activations)
+
+
+def test_what_others_have_taken_on_is_left_to_them_and_waited_for(
     tmp_path: Path, texts: Corpus, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(publish, "POLL_SECONDS", 0.01)
     first, second = opened(tmp_path), opened(tmp_path)
+    built: list[Built] = []
 
-    with locked(first.directory):
-        waiting = threading.Thread(target=build_small, args=(second, texts.keys, texts.lengths, texts.encode))
+    with Claims(first) as claims:
+        assert claims.take(texts.keys[:50]).all()
+        assert not Claims(second).take(texts.keys[:50]).any()
+        waiting = threading.Thread(
+            target=lambda: built.append(build_small(second, texts.keys, texts.lengths, texts.encode))
+        )
         waiting.start()
         while "waiting" not in caplog.text:
             waiting.join(0.01)
-        first.publish(texts.keys, texts.lengths, texts.packed(), seconds=1)
+        first.publish(texts.keys[:50], texts.lengths[:50], texts.packed(slice(50)), seconds=1)
     waiting.join()
 
     assert f"Another builder is at work in {first.directory}" in caplog.text
-    assert "120 entries cached, 0 to build" in caplog.text
-    assert len(segments(first)) == 1
+    assert (built[0].hits, built[0].misses) == (50, 70)
+    assert equal(content(second, texts), texts.activations)
+
+
+@pytest.mark.parametrize("failing", ["encode", "publish"])
+def test_a_build_that_fails_lets_go_of_what_it_took_on(
+    tmp_path: Path, texts: Corpus, failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, other = opened(tmp_path), opened(tmp_path)
+
+    def fail(*_: object, **__: object) -> Tensor:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(cache, "publish", fail if failing == "publish" else cache.publish)
+    with pytest.raises(RuntimeError, match="no"):
+        build_small(cache, texts.keys, texts.lengths, fail if failing == "encode" else texts.encode)
+
+    with Claims(other) as claims:
+        assert claims.take(texts.keys).all()
+    assert not list(cache.directory.glob(".tmp-*"))

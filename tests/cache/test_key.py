@@ -72,3 +72,26 @@ def test_ids_that_are_not_one_row_of_32_bits_are_refused(ids: list[int]) -> None
 def test_type_ids_of_another_length_are_refused() -> None:
     with pytest.raises(ValueError, match="without padding"):
         entry_key([1, 2], [0, 0, 0])
+
+
+@given(PAIRS, st.integers(1, 2**40), st.integers(1, 2**40))
+def test_a_start_of_its_own_makes_another_key(pair: tuple[list[int], list[int]], start: int, other: int) -> None:
+    assert entry_key(*pair, 0) == entry_key(*pair)
+    assert entry_key(*pair, start) != entry_key(*pair)
+    assert (entry_key(*pair, start) == entry_key(*pair, other)) == (start == other)
+    assert entry_key(pair[0], [1] * len(pair[0]), start) != entry_key(pair[0], None, start)
+
+
+def test_keys_are_what_they_were_before_inputs_could_start_elsewhere() -> None:
+    assert entry_key([101, 7, 102], [0, 0, 1]).hex() == "21d350dfeb526765607485608fd7f25c"
+    assert entry_key([101, 7, 102]).hex() == "d726dafc89db6b82742f7d9cd4ab71df"
+
+
+def test_many_keys_take_the_starts_of_their_inputs() -> None:
+    rows, starts = [[101, 7, 102], [101, 102]], np.array([0, 9])
+
+    keys = entry_keys(rows, starts=starts)
+
+    assert [key.tobytes() for key in keys] == [entry_key(rows[0]), entry_key(rows[1], start=9)]
+    with pytest.raises(ValueError, match="zip"):
+        entry_keys(rows, starts=[0])

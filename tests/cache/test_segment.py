@@ -102,6 +102,16 @@ def test_a_segment_cut_short_between_open_and_read_is_found(published: tuple[str
         cache.locate(texts.keys)
 
 
+def test_a_segment_of_another_format_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, cache = Corpus(30), opened(tmp_path)
+    monkeypatch.setattr("er.cache.layout.FORMAT", 0)
+
+    with pytest.raises(UserError, match=rf"has format 0, not 1: delete {cache.directory}"):
+        cache.publish(texts.keys, texts.lengths, texts.packed(), seconds=1)
+    with pytest.raises(UserError, match=r"has format 0, not 1"):
+        opened(tmp_path)
+
+
 def test_a_segment_that_vanishes_is_verified_as_missing(published: tuple[str, Path, Corpus]) -> None:
     _, path, _ = published
     path.unlink()

@@ -4,7 +4,9 @@ import json
 import os
 import pickle
 import tempfile
+from collections import Counter
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from er.cache import store
+from er.cache.buffers import KEPT, Buffers
 from er.cache.codec import STORAGE
 from er.cache.key import FORMAT
+from er.cache.segment import Segment
 from er.cache.store import ActivationCache
 from er.errors import UserError
 from tests.cache.corpus import HIDDEN, SPACE, Corpus, content, equal, opened, segments
@@ -162,6 +166,22 @@ def test_a_space_of_another_format_or_identity_is_refused(cache: ActivationCache
         opened(cache.directory.parent)
 
 
+def test_a_flipped_bit_in_the_description_is_named_or_changes_nothing(cache: ActivationCache, texts: Corpus) -> None:
+    identity = cache.directory / "space.json"
+    whole = identity.read_bytes()
+
+    for place in range(len(whole)):
+        data = bytearray(whole)
+        data[place] ^= 1 << place % 8
+        identity.write_bytes(data)
+        try:
+            served = content(opened(cache.directory.parent), texts)
+        except UserError as error:
+            assert str(identity) in str(error)
+        else:
+            assert equal(served, texts.activations)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '"x"', "\xff"])
 def test_a_broken_description_of_the_space_is_named(cache: ActivationCache, text: str) -> None:
     (cache.directory / "space.json").write_bytes(text.encode("latin1"))
@@ -215,14 +235,54 @@ def test_located_entries_outlive_their_files(cache: ActivationCache, texts: Corp
 def test_the_disk_is_asked_once_while_memory_holds_what_was_read(
     cache: ActivationCache, texts: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    where, asked = cache.locate(texts.keys), []
-    monkeypatch.setattr(cache, "fetch", lambda where: asked.append(len(where)))
-    monkeypatch.setattr(store, "_disk_faults", lambda: 0)
+    where, asked = cache.locate(texts.keys), Counter[int]()
+    turn = count()
 
+    def read() -> None:
+        with monkeypatch.context() as patch:
+            now = next(turn)
+            patch.setattr(Segment, "advise", lambda *_: asked.update([now]))
+            cache.read(where)
+
+    monkeypatch.setattr(store, "_disk_faults", lambda: 0)
     for _ in range(2):
-        cache.read(where)
+        read()
     monkeypatch.setattr(store, "_disk_faults", iter(range(9)).__next__)  # pages have to come from the disk again
     for _ in range(2):
-        cache.read(where)
+        read()
 
-    assert asked == [60, 0, 0, 60]
+    assert asked == {0: 60, 3: 60}
+
+
+@pytest.mark.parametrize("storage", STORAGE)
+def test_a_batch_in_use_is_never_written_over(tmp_path: Path, texts: Corpus, storage: str) -> None:
+    cache = opened(tmp_path, storage)
+    cache.publish(texts.keys, texts.lengths, texts.packed(), seconds=1)
+    where, rng = cache.locate(texts.keys), np.random.default_rng(0)
+    held: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    for turn in range(60):
+        x = cache.read(where[rng.permutation(60)[: rng.integers(1, 9)]])
+        part = (x, x[0], x.numpy()[-1:], x.flatten().detach())[turn % 4]  # whatever shares its memory holds it
+        held.append((torch.as_tensor(part), torch.as_tensor(part).clone()))
+        del x, part
+        if turn % 7 == 0:
+            del held[:: rng.integers(2, 4)]
+        assert all(torch.equal(now, then) for now, then in held)
+
+
+def test_memory_is_used_again_and_little_of_it_is_kept() -> None:
+    buffers = Buffers()
+
+    first = buffers.empty((3, 1000), torch.float32)
+    place = first.data_ptr()
+    del first
+    assert buffers.empty((1500, 2), torch.float32).data_ptr() == place
+    assert buffers.empty((0, 4), torch.int8).shape == (0, 4)
+
+    several = [buffers.empty((1000,), torch.float32) for _ in range(50)]
+    assert len({x.data_ptr() for x in several}) == 50
+    assert all(x.data_ptr() % 64 == 0 for x in several)
+    del several
+    assert sum(len(free) for free in pickle.loads(pickle.dumps(buffers))._free.values()) == 0
+    assert len(buffers._free[4096]) == KEPT

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from er.speed import ratio
+
 SHAPE = ["model=minilm_l3_h384", "model.random=true", "bench.tokens=[8,24]", "cut=1", "trainer.accelerator=cpu"]
-QUICK = ["bench.batches=2", "bench.warmup=0", "optim.batch_size=2"]
+QUICK = ["bench.batches=2", "bench.warmup=0", "optim.batch_size=2", "bench.inference_batch_size=2"]
 
 
 def bench(runs: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
@@ -31,7 +33,8 @@ def test_every_arm_is_timed_on_every_batch(tmp_path: Path) -> None:
     said = record(tmp_path)
     assert said["task"] == "random-8-24" and (said["k"], said["depth"]) == (1, 3)
     for mode in ("training", "inference"):
-        seconds = said["seconds"][mode]
+        seconds = said[mode]["seconds"]
+        assert all(set(each) >= {"read", "copy", "forward"} for each in said[mode]["phases"].values())
         assert list(seconds) == ["finetune", "adapters", "frozen", "recycled", "ram"]
         assert all(len(each) == 2 and min(each) > 0 for each in seconds.values())
     assert all(f"{mode}  {arm}" in done.stdout for mode in ("training ", "inference") for arm in ("finetune", "ram"))
@@ -63,8 +66,6 @@ def test_half_the_layers_recycled_halve_the_work(tmp_path: Path, model: str, goa
     done = bench(tmp_path, "experiment=speed", f"model={model}")
 
     assert done.returncode == 0, done.stderr
-    from er.training.bench import ratio
-
-    seconds = record(tmp_path)["seconds"]
-    assert ratio(seconds["training"], "finetune", "recycled") >= goal
-    assert ratio(seconds["inference"], "adapters", "recycled") >= 1.9
+    said = record(tmp_path)
+    assert ratio(said["training"]["seconds"], "finetune", "recycled") >= goal
+    assert ratio(said["inference"]["seconds"], "adapters", "recycled") >= 1.9

@@ -14,6 +14,7 @@ from torch import nn
 from er.cache import ActivationCache
 from er.cache.spaces import spaces
 from er.commands import cache as command
+from er.commands import upkeep
 from er.config import Config
 from er.encoders import Lower, load_model
 from er.errors import UserError
@@ -103,7 +104,7 @@ def test_the_verb_fills_every_cut_for_later_runs(small: Small, train: Callable[.
     for k in (1, 3):
         result: object = train(f"cut={k}", "method=reduced")
         assert result.cache["misses"] == 0  # type: ignore[attr-defined]
-    text = command.table(Path(small().paths.cache))
+    text = upkeep.table(Path(small().paths.cache))
     assert "2 spaces" in text and all(space.directory.name[:12] in text for space in listed)
 
 
@@ -120,6 +121,7 @@ def test_the_verb_fills_a_source(small: Small) -> None:
         (["cut=[0,2]"], "layer 0"),
         (["cut=[1,9]"], "cut=9"),
         (["cut=[1,x]"], "cut=x"),
+        (["cut=[1,2]", "cache.max_bytes=1kB"], "max_bytes=1kB"),
     ],
 )
 def test_what_cannot_be_cached_is_refused(small: Small, overrides: list[str], says: str) -> None:
@@ -143,4 +145,4 @@ def test_a_plain_list_of_cuts_is_read_as_one(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_empty_cache_is_said_to_be_empty(tmp_path: Path) -> None:
-    assert command.table(tmp_path / "nothing").startswith("no activations in")
+    assert upkeep.table(tmp_path / "nothing").startswith("no activations in")

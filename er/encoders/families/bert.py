@@ -22,22 +22,29 @@ SMALL = {
 class Bert(Family):
     """BERT; MiniLM and SciBERT are BERTs too."""
 
+    types: ClassVar[tuple[str, ...]] = ("bert",)
     samples: ClassVar[dict[str, dict[str, Any]]] = {"": SMALL}
 
 
 class Roberta(Family):
     """RoBERTa and XLM-R: positions are counted from the padding id on."""
 
+    types: ClassVar[tuple[str, ...]] = ("roberta", "xlm-roberta")
     samples: ClassVar[dict[str, dict[str, Any]]] = {"": {**SMALL, "type_vocab_size": 1}}
 
     def positions(self, config: PretrainedConfig) -> int:
         """Return the longest input: the position table begins with rows that no token uses."""
-        return int(config.max_position_embeddings - config.pad_token_id - 1)
+        return int(config.max_position_embeddings - self.first_position(config))
+
+    def first_position(self, config: PretrainedConfig) -> int:
+        """Return the position behind the padding's."""
+        return int(config.pad_token_id) + 1
 
 
 class Electra(Family):
     """ELECTRA: small embeddings may be projected to the width of the layers."""
 
+    types: ClassVar[tuple[str, ...]] = ("electra",)
     samples: ClassVar[dict[str, dict[str, Any]]] = {
         "": {**SMALL, "embedding_size": 32},
         "projected": {**SMALL, "embedding_size": 16},

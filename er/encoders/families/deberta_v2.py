@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
-from er.encoders.bert import SMALL
+from er.encoders.families.bert import SMALL
 from er.encoders.family import Family, Parts
 from er.encoders.parts import Entry, PassOn
 
@@ -42,12 +43,17 @@ class NoConvolution(nn.Module):
 class DebertaV2(Family):
     """DeBERTa v2 and v3; the convolution adds to layer 0 what it reads from the embeddings, so it goes with layer 0."""
 
+    types: ClassVar[tuple[str, ...]] = ("deberta-v2",)
     shared = ("encoder.rel_embeddings", "encoder.LayerNorm")
     pass_on = PassOnPair
     samples: ClassVar[dict[str, dict[str, Any]]] = {
         "": RELATIVE,
         "conv": {**RELATIVE, "conv_kernel_size": 3, "conv_act": "gelu"},
     }
+
+    def first_position(self, config: PretrainedConfig) -> int | None:
+        """Return 0 only where positions are added to the embeddings, too, which neither v2 nor v3 does as published."""
+        return 0 if config.position_biased_input else None
 
     def below(self, encoder: nn.Module, k: int, depth: int) -> Parts:
         """End before the convolution where layer 0 is not below the cut."""

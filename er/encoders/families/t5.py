@@ -73,6 +73,7 @@ class Normed(nn.Module):
 class T5(Family):
     """T5, whichever of its classes: all keep the encoder in a stack of its own."""
 
+    types: ClassVar[tuple[str, ...]] = ("t5",)
     layers = "block"
     embeddings = "embed_tokens"
     norm = "final_layer_norm"
@@ -89,6 +90,9 @@ class T5(Family):
 
     def positions(self, config: PretrainedConfig) -> None:
         """Positions are relative: any length goes."""
+
+    def first_position(self, config: PretrainedConfig) -> None:
+        """Positions are relative: there is no first."""
 
     def above(self, encoder: nn.Module, k: int, depth: int, entry: Entry) -> Parts:
         """Recompute the bias, which belongs to the frozen block 0, and spare the activation a second dropout."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from er.encoders.bert import SMALL
+from transformers import PretrainedConfig
+
+from er.encoders.families.bert import SMALL
 from er.encoders.family import Family
 
 
 class ModernBert(Family):
     """ModernBERT; which layers look far goes by their index, which a cut does not change."""
 
+    types: ClassVar[tuple[str, ...]] = ("modernbert",)
     layers = "layers"
     norm = "final_norm"
     samples: ClassVar[dict[str, dict[str, Any]]] = {
@@ -26,3 +29,6 @@ class ModernBert(Family):
             "reference_compile": False,
         }
     }
+
+    def first_position(self, config: PretrainedConfig) -> None:
+        """Positions are relative: there is no first."""

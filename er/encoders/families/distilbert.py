@@ -10,6 +10,7 @@ from er.encoders.family import Family
 class DistilBert(Family):
     """DistilBERT: half of BERT's layers, no token types, no pooler; takes no `position_ids`."""
 
+    types: ClassVar[tuple[str, ...]] = ("distilbert",)
     layers = "transformer.layer"
     placeable = False
     samples: ClassVar[dict[str, dict[str, Any]]] = {

@@ -1,0 +1,47 @@
+"""Batches that are assembled by a thread of their own, while the steps before them run."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from er.timing import Stopwatch
+
+AHEAD = 2
+"""Batches that are ready or under way while a step runs: one hides its own assembling, two also a slow one."""
+
+
+class Ahead(DataLoader):
+    """A loader whose batches come in the same order, and with the same errors, but before they are asked for.
+
+    The clock counts under `phase` what a step waits, and nothing else. The thread ends with the loop, also where that
+    ends early. With `ahead=0` there is none: each batch is assembled when it is asked for.
+    """
+
+    def __init__(self, *args: Any, clock: Stopwatch, phase: str, ahead: int = AHEAD, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.clock, self.phase, self.ahead = clock, phase, ahead
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        batches = self._begun() if self.ahead else super().__iter__()
+        while True:
+            with self.clock(self.phase):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    def _begun(self) -> Iterator[Any]:
+        batches = super().__iter__()
+        reader = ThreadPoolExecutor(1, "batches-ahead")
+        try:
+            coming = deque(reader.submit(next, batches, None) for _ in range(self.ahead))
+            while (batch := coming.popleft().result()) is not None:
+                coming.append(reader.submit(next, batches, None))
+                yield batch
+        finally:
+            reader.shutdown(cancel_futures=True)

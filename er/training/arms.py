@@ -1,0 +1,121 @@
+"""The arms of one model and cut: the same step done in different ways, on the same batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from er.config import Config, Method, Trains
+from er.errors import UserError
+from er.timing import Stopwatch
+from er.training.apart import lowered
+from er.training.data import Split
+from er.training.heads import LOSSES
+from er.training.methods import Parts, assemble
+from er.training.recycle import open_cache, recycle
+from er.training.workload import Workload
+
+Batch = dict[str, Any]
+
+
+@dataclass
+class Arm:
+    """One way to do the same step: its model, and where its batches come from."""
+
+    parts: Parts
+    batch: Callable[[int], Batch]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    device: torch.device
+    clock: Stopwatch | None = None
+    """Where there is one, it is told where the time goes: at every phase the device is waited for."""
+
+    def __post_init__(self) -> None:
+        modules = [self.parts.upper, self.parts.head] + ([self.parts.lower] if self.parts.lower else [])
+        for module in modules:
+            module.to(self.device)
+        weights = [weight for module in modules for weight in module.parameters() if weight.requires_grad]
+        self.optimizer = torch.optim.AdamW(weights)
+
+    def training(self, index: int) -> None:
+        """Assemble the batch, forward, backward, update."""
+        self.parts.upper.train()
+        batch = self._placed(index)
+        with self._phase("forward"):
+            loss = self.loss(self._logits(batch), batch["labels"])
+        with self._phase("backward"):
+            loss.backward()
+        with self._phase("optimiser"):
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+    @torch.no_grad()
+    def inference(self, index: int) -> None:
+        """Assemble the batch, forward."""
+        self.parts.upper.eval()
+        batch = self._placed(index)
+        with self._phase("forward"):
+            self._logits(batch)
+
+    def _phase(self, name: str) -> AbstractContextManager[None]:
+        return self.clock(name) if self.clock else nullcontext()
+
+    def _placed(self, index: int) -> Batch:
+        with self._phase("read"):
+            batch = self.batch(index)
+        with self._phase("copy"):
+            inputs = {name: column.to(self.device) for name, column in batch["inputs"].items()}
+            moved = {name: batch[name].to(self.device) for name in batch.keys() & {"hidden", "labels"}}
+        return batch | moved | {"inputs": inputs}
+
+    def _logits(self, batch: Batch) -> Tensor:
+        inputs, hidden = batch["inputs"], batch.get("hidden")
+        if hidden is None and self.parts.lower is not None:
+            hidden = lowered(self.parts.lower, batch)
+        output = self.parts.upper(**inputs) if hidden is None else self.parts.upper(hidden, **inputs)
+        return self.parts.head(output)  # type: ignore[no-any-return]
+
+
+def build_arms(
+    config: Config, k: int, work: Workload, batches: list[list[int]], device: torch.device
+) -> dict[str, Arm]:
+    """Set up the arms that `bench.arms` names.
+
+    `frozen`, `recycled` and `ram`, which is recycled without any reading, are one model that differs in where its
+    activations come from. `finetune` and `adapters` are models of their own, whole ones.
+    """
+    rows = np.unique(np.concatenate(batches))
+    batches = [np.searchsorted(rows, batch).tolist() for batch in batches]
+    plain, cached = (Split(work.split.tokens.rows(rows), work.split.labels[rows]) for _ in range(2))
+    parts = assemble(config, k, work)
+    if parts.lower is None:
+        raise ValueError(f"method={config.method.name} recycles nothing, so there is nothing to compare.")
+    recycle(open_cache(config, parts.lower), parts.lower, {"train": cached}, config, device)
+    ram = [cached.batch(batch) for batch in batches]
+    sources: dict[str, Callable[[int], Batch]] = {
+        "frozen": lambda i: plain.batch(batches[i]),
+        "recycled": lambda i: cached.batch(batches[i]),
+        "ram": lambda i: ram[i],
+    }
+    arms = {}
+    for name in config.bench.arms:
+        own = parts if name in sources else assemble(replace(config, method=whole(name, config.method)), 0, work)
+        arms[name] = Arm(own, sources.get(name, sources["frozen"]), LOSSES[work.head], device)
+    return arms
+
+
+def whole(arm: str, method: Method) -> Method:
+    """Return the method of an arm that recycles nothing."""
+    online = Method(name=arm, cut=0, trains=Trains.all, recycles=False, head=method.head)
+    if arm == "finetune":
+        return online
+    if arm == "adapters" and method.adapter is not None:
+        return replace(online, trains=Trains.adapters, adapter=method.adapter)
+    raise UserError(
+        f"bench.arms={arm}: choose from finetune, frozen, recycled, ram, and, with a method that has them, adapters."
+    )

@@ -1,0 +1,223 @@
+"""A report is whole: tables, figures and a page that needs nothing beside it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from er import tables
+from er.config import Config, Report
+from er.reporting.claims import beside
+from er.reporting.findings import opening
+from er.reporting.gather import gather
+from er.reporting.significance import differences, with_baseline
+from er.reporting.write import write
+from tests.reporting.studies import leave, many, result
+
+FILES = ["report.html", "report.md", "report.tex", "runs.csv", "runs.parquet"]
+
+
+def er_report(cwd: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "er", "report", *overrides]
+    return subprocess.run(command, cwd=cwd, env=os.environ, capture_output=True, text=True, timeout=120)
+
+
+def doubts(runs: Path) -> dict[str, str]:
+    found = gather(runs)
+    known = differences(with_baseline(found.table), tables.SETTING)
+    return {each.title: each.says for each in opening(found, known, 0).findings if not each.good}
+
+
+def test_the_command_writes_all_of_it_and_loads_no_torch(study: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys, er.__main__ as e; sys.argv = ['er', *sys.argv[1:]]; e.main(); assert 'torch' not in sys.modules"
+    )
+    command = [sys.executable, "-c", script, "report", f"paths.runs={study}", "report.to=out", "report.columns=method"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+
+    assert done.returncode == 0, done.stderr
+    assert "6 runs" in done.stdout
+    assert all((tmp_path / "out" / name).stat().st_size > 0 for name in FILES)
+    assert not any((study / name).exists() for name in FILES)
+
+
+def test_without_runs_the_command_fails_and_writes_nothing(tmp_path: Path) -> None:
+    done = er_report(tmp_path, "paths.runs=nowhere")
+
+    assert done.returncode == 1
+    assert "nowhere holds no finished run" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pending_prints_commands_and_nothing_else(study: Path, three_arms: list[Config]) -> None:
+    (next(study.rglob(f"*-{result(three_arms[-1]).run_id}")) / "result.json").unlink()
+
+    done = er_report(study.parent, f"paths.runs={study}", "report.pending=true")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("er train model=minilm_l6 task=stdlib_docs method=reduced")
+    assert done.stdout.count("\n") == 1
+
+
+def test_both_tables_of_runs_hold_every_run(study: Path, tmp_path: Path) -> None:
+    found = gather(study)
+    write(found, Report(), "", tmp_path / "out")
+
+    csv, parquet = pd.read_csv(tmp_path / "out/runs.csv"), pd.read_parquet(tmp_path / "out/runs.parquet")
+    assert list(csv.run_id) == list(parquet.run_id) == [each.run_id for each in found.done]
+    assert list(csv.warm) == pytest.approx(list(parquet.warm))
+
+
+def test_the_same_runs_give_the_same_report(study: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(gather(study), Report(), "", tmp_path / name)
+
+    one, other = (sorted(path for path in (tmp_path / name).rglob("*") if path.is_file()) for name in "ab")
+    assert [path.name for path in one] == [path.name for path in other]
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
+
+
+def test_every_kind_of_figure_is_drawn_as_svg_and_png(study: Path, three_arms: list[Config], tmp_path: Path) -> None:
+    for config in three_arms:
+        if config.method.recycles:
+            leave(study, result(replace(config, method=replace(config.method, cut=2), cut=2)))
+    write(gather(study), Report(), "", tmp_path / "out")
+
+    for kind, suffix in itertools.product(
+        ["score_speed", "score_cut", "time", "break_even", "confusion"], ["svg", "png"]
+    ):
+        assert list((tmp_path / "out/figures").glob(f"{kind}-*.{suffix}")), (kind, suffix)
+    for path in (tmp_path / "out/figures").glob("*.svg"):
+        ElementTree.parse(path)
+
+
+def test_figures_of_runs_that_are_gone_go(study: Path, tmp_path: Path) -> None:
+    write(gather(study), Report(), "", tmp_path / "out")
+    (tmp_path / "out/figures/mine.svg").write_text("")
+    write(gather(study), Report(figures=0), "", tmp_path / "out")
+
+    assert [path.name for path in (tmp_path / "out/figures").iterdir()] == ["mine.svg"]
+
+
+def test_the_page_asks_for_nothing_outside_itself(study: Path, tmp_path: Path) -> None:
+    write(gather(study), Report(), "", tmp_path / "out")
+
+    page = (tmp_path / "out/report.html").read_text()
+    asked = re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)|url\(([^)]*)\)|@import""", page)
+    assert all((link or style).strip("\"'").startswith(("#", "data:")) for link, style in asked)
+
+
+def test_whatever_runs_are_called_the_page_says_it_and_does_nothing_else(
+    tmp_path: Path, three_arms: list[Config]
+) -> None:
+    nasty = "<script>alert(1)</script>&_%$#{}\\"
+    for config in three_arms:
+        leave(tmp_path / "runs", result(replace(config, task=replace(config.task, name=nasty.replace("/", "")))))
+    write(gather(tmp_path / "runs"), Report(rows=["task", "seed"]), "", tmp_path / "out")
+
+    page, latex = ((tmp_path / "out" / name).read_text() for name in ("report.html", "report.tex"))
+    assert "<script>alert" not in page
+    assert page.count("<script") == 1
+    assert not re.search(
+        r"(?<!\\)[#$]", "\n".join(line for line in latex.splitlines() if not line.startswith("%")).replace(r"$\pm$", "")
+    )
+
+
+def test_latex_is_one_booktabs_table_a_pivot(study: Path, tmp_path: Path) -> None:
+    write(gather(study), Report(rows="seed", columns=["method", "arm"]), "", tmp_path / "out")
+
+    latex = (tmp_path / "out/report.tex").read_text()
+    for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\begin{tabular}{lrrr}", r"\end{tabular}"):
+        assert latex.count(rule) >= 1
+    rows = [line for line in latex.splitlines() if line.endswith(r"\\")]
+    assert {line.count("&") for line in rows} <= {2, 3}
+
+
+def test_what_is_in_order_raises_no_doubt(study: Path, three_arms: list[Config]) -> None:
+    third = [replace(config, seed=2) for config in three_arms[:3]]
+    for config in third:
+        leave(study, result(config), np.arange(200) % 4 > 0)
+
+    assert doubts(study) == {}
+
+
+@pytest.mark.parametrize(
+    ("title", "difference"),
+    [
+        ("Hardware", {"host": "elsewhere"}),
+        ("Versions", {"packages": {"er": "0.2.0"}}),
+        ("Source", {"commit": "def-dirty"}),
+        ("Baselines", {"host": "elsewhere"}),
+    ],
+)
+def test_mixed_runs_and_missing_baselines_are_doubts(
+    study: Path, three_arms: list[Config], title: str, difference: dict[str, Any]
+) -> None:
+    assert title not in doubts(study)
+    leave(study / "elsewhere", result(three_arms[2], **difference))
+
+    assert title in doubts(study)
+
+
+def test_recycled_runs_that_differ_from_frozen_ones_are_a_doubt(study: Path, three_arms: list[Config]) -> None:
+    assert "Exactness" not in doubts(study)
+    leave(study, result(three_arms[2], score=0.123))
+
+    assert doubts(study)["Exactness"].startswith("1 of 2")
+
+
+def test_a_single_seed_and_missing_scores_are_doubts(tmp_path: Path, three_arms: list[Config]) -> None:
+    for config in three_arms[:3]:
+        leave(tmp_path, result(config, metrics={}))
+
+    assert {"Seeds", "No score"} <= doubts(tmp_path).keys()
+
+
+def test_the_paper_is_quoted_only_for_what_it_states(tmp_path: Path, three_arms: list[Config]) -> None:
+    for task, config in itertools.product(["scicite", "rte"], three_arms):
+        leave(tmp_path, result(replace(config, task=replace(config.task, name=task))))
+    found = gather(tmp_path)
+
+    (claim,) = beside(found.table, found.done)
+    assert (claim.stated, claim.runs) == ("100", 2)
+    assert claim.warm == pytest.approx((40 / 15 - 1) * 100)
+    assert "scicite" in claim.setting and "rte" not in claim.setting
+
+
+def test_a_speedup_that_we_do_not_have_stands_beside_no_claim(tmp_path: Path, three_arms: list[Config]) -> None:
+    recycled = three_arms[2]
+    leave(tmp_path, result(replace(recycled, task=replace(recycled.task, name="scicite"))))
+    found = gather(tmp_path)
+
+    assert beside(found.table, found.done) == []
+
+
+@pytest.mark.slow
+def test_a_thousand_runs_take_seconds_and_five_hundred_a_small_page(
+    tmp_path: Path, three_arms: list[Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for count in (500, 1000):
+        many(tmp_path / f"runs{count}", three_arms, count)
+        start = time.perf_counter()
+        done = er_report(tmp_path, f"paths.runs={tmp_path}/runs{count}")
+        seconds = time.perf_counter() - start
+        size = (tmp_path / f"runs{count}/report.html").stat().st_size / 1e6
+        with capsys.disabled():
+            sys.stdout.write(f"\n{count} runs: {seconds:.1f} s, page {size:.2f} MB\n")
+
+        assert done.returncode == 0, done.stderr
+        assert size < 3
+        assert seconds < 10
