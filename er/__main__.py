@@ -9,6 +9,8 @@ VERBS = {
     "train": "one run: fill the cache, train above the cut, evaluate, write result.json; -m sweeps",
     "cache": "fill the cache for one cut or several (cut=3,6,9); action=list, verify, prune, compact, push, pull",
     "bench": "time the arms of one model and cut, paired in one process",
+    "predict": "predictions of trained runs for new texts, from the cache, filling what is missing",
+    "export": "a trained run as a checkpoint or an adapter that plain transformers and adapters load",
     "report": "everything under a runs folder as tables, figures and one page, with warm and cold speedups",
 }
 

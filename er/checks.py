@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from er.config import Config, Encode, Kind, Switch, Trains
+from er.config import CacheMode, Config, Encode, Kind, Trains
 from er.errors import UserError
 
 
@@ -77,6 +77,8 @@ def cut_layer(cut: Any, depth: int) -> int:
 
 def check_cut(config: Config, k: int) -> None:
     """Refuse to cache what costs nothing to compute."""
+    if config.cache.mode is CacheMode.read:
+        raise UserError("cache.mode=read is for er predict. Set it to on, or to off to recompute the frozen layers.")
     if recycled(config) and k == 0 and config.method.source is None:
         raise UserError(
             f"method={config.method.name}: cut={config.method.cut} is layer 0, so the cache would hold embeddings, "
@@ -95,4 +97,4 @@ def check_meeting(config: Config, k: int, depth: int) -> None:
 
 def recycled(config: Config) -> bool:
     """Tell whether this run reads its lower activations from the cache."""
-    return config.method.recycles and config.cache.mode is Switch.on
+    return config.method.recycles and config.cache.mode is CacheMode.on

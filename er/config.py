@@ -58,11 +58,15 @@ class Head(Enum):
     """The head that `transformers` puts on this architecture."""
 
 
-class Switch(Enum):
-    """Whether something is used."""
+class CacheMode(Enum):
+    """What is done with the activations of the frozen layers."""
 
     on = "on"
+    """Those that are known are read, the others are computed and kept."""
     off = "off"
+    """All are recomputed."""
+    read = "read"
+    """Those that are known are read, the others are computed and not kept; for `er predict` only."""
 
 
 class StorageDtype(Enum):
@@ -213,7 +217,7 @@ class Method:
 class Cache:
     """How activations are kept."""
 
-    mode: Switch = Switch.on
+    mode: CacheMode = CacheMode.on
     """`off` recomputes the frozen layers in every step: the `frozen` arm."""
     dtype: StorageDtype = StorageDtype.float32
     segment_mb: int = 64
@@ -310,6 +314,15 @@ class Report:
 
 
 @dataclass
+class Predict:
+    """How `er predict` goes through its input."""
+
+    batch_size: int = 64
+    chunk: int = 4096
+    """Texts that are in memory at once."""
+
+
+@dataclass
 class Config:
     """All that can be set; every verb reads the part that it needs."""
 
@@ -323,8 +336,19 @@ class Config:
     paths: Paths = field(default_factory=Paths)
     bench: Bench = field(default_factory=Bench)
     report: Report = field(default_factory=Report)
+    predict: Predict = field(default_factory=Predict)
     cut: Any = 0.5  # a number, or a list of them, which OmegaConf has no type for
     """The cut layer: a layer (`6`) or a fraction of the layers (`0.5`); for `er cache` several (`[3,6,9]`), too."""
+    run: Any = None  # one folder or a list, which OmegaConf has no type for
+    """`predict`, `export`: the folder of a finished run; for `er predict` several (`[A,B]`), too."""
+    input: str | None = None
+    """`predict`: a file of texts, a folder of such files, or `-` for JSON lines on standard input."""
+    output: str | None = None
+    """`predict`: the file of JSON lines that is written, or `-` for standard output."""
+    to: str | None = None
+    """`export`: the folder that is written."""
+    overwrite: bool = False
+    """`predict`, `export`: replace what is there."""
     seed: int = 0
     on_done: OnDone = OnDone.skip
     action: Action = Action.build

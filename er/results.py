@@ -42,6 +42,10 @@ class Result:
     history: list[dict[str, float]]
     """The dev metrics of every epoch."""
     env: dict[str, Any] = field(default_factory=dict)
+    labels: list[str] = field(default_factory=list)
+    """The names of the head's outputs, in order."""
+    offset: int | None = None
+    """Where texts were encoded apart: the tokens that were kept free before the second."""
     version: int = VERSION
 
 
@@ -69,7 +73,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 def read(path: Path) -> Result:
     """Read a record; a file that is none is a `UserError` that names it."""
     try:
-        return Result(**json.loads(path.read_text(encoding="utf-8")))
+        said = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(said, dict) and isinstance(said.get("version"), int) and said["version"] > VERSION:
+            raise UserError(f"{path} was written by a newer er (format {said['version']}, not {VERSION}). Update er.")
+        return Result(**said)
+    except UserError:
+        raise
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} is not a result of er ({error}). Delete it and run again.") from error
 

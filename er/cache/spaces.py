@@ -27,6 +27,9 @@ log = getLogger(__name__)
 
 DIGEST = re.compile(r"[0-9a-f]{32}")
 
+BESIDE = ("converted", "tokens")
+"""Folders of ours that may lie beside the spaces: weights in safetensors, and tokenised texts."""
+
 
 class OtherFormat(UserError):
     """A space that another version of `er` wrote."""
@@ -135,7 +138,7 @@ def ours(path: Path) -> bool:
 def foreign(root: Path) -> list[Path]:
     """What lies in a cache and was not put there by `er`: it is named, and left alone."""
     homes = directories(root)
-    beside = [path for path in _listed(root) if path not in homes]
+    beside = [path for path in _listed(root) if path not in homes and path.name not in BESIDE]
     return sorted(beside + [path for home in homes for path in _listed(home) if not ours(path)])
 
 

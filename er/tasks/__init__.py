@@ -6,9 +6,10 @@ from importlib import import_module
 from pathlib import Path
 
 from er import config
-from er.tasks.task import IGNORED, SPLITS, Task
+from er.tasks.readers import Reader, Row
+from er.tasks.task import IGNORED, NEW, SPLITS, Task
 
-__all__ = ["IGNORED", "SPLITS", "Task", "load_task"]
+__all__ = ["IGNORED", "NEW", "SPLITS", "Reader", "Row", "Task", "load_task", "readers", "unlabelled"]
 
 KINDS = {
     config.Kind.classification: "er.tasks.classification",
@@ -16,7 +17,7 @@ KINDS = {
     config.Kind.tagging: "er.tasks.tagging",
     config.Kind.extractive_qa: "er.tasks.extractive_qa",
 }
-"""The module of each kind; it offers `load(task, data)`."""
+"""The module of each kind; it offers `load(task, data)`, `readers(task)` and `unlabelled(task, labels, rows)`."""
 
 
 def load_task(task: config.Task, data: Path | None) -> Task:
@@ -26,3 +27,18 @@ def load_task(task: config.Task, data: Path | None) -> Task:
     """
     loaded: Task = import_module(KINDS[task.kind]).load(task, data)
     return loaded
+
+
+def readers(task: config.Task) -> dict[str, Reader]:
+    """Say how each suffix of a file of new texts is read: no label is looked for."""
+    found: dict[str, Reader] = import_module(KINDS[task.kind]).readers(task)
+    return found
+
+
+def unlabelled(task: config.Task, labels: list[str], rows: list[Row]) -> tuple[Task, list[int]]:
+    """Return new texts as a task with the one split `NEW`, and which of the rows are in it: those that are not blank.
+
+    `labels` are the names of the outputs, as they were learned.
+    """
+    found: tuple[Task, list[int]] = import_module(KINDS[task.kind]).unlabelled(task, labels, rows)
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +14,7 @@ from er.errors import UserError
 from er.tasks import fields, sources, splits, tokens
 from er.tasks.apart import Apart
 from er.tasks.corpus import Corpus
-from er.tasks.readers import Row, tables
+from er.tasks.readers import Reader, Row, tables, text_lines
 from er.tasks.task import IGNORED
 
 if TYPE_CHECKING:
@@ -62,6 +63,20 @@ def _example(row: Row, task: config.Task) -> Example:
     return Example(texts, fields.label(row, task.label, task.label_names), row.where)
 
 
+def readers(task: config.Task) -> dict[str, Reader]:
+    """Say how new texts are read: a `.txt` may also hold a text a line."""
+    known = tables(task.columns)
+    return known if len(task.text) == 2 else known | {".txt": partial(text_lines, column=task.text[0], other=known[".txt"])}
+
+
+def unlabelled(task: config.Task, labels: list[str], rows: list[Row]) -> tuple[Classification, list[int]]:
+    """Return new texts, those that are not blank."""
+    kept = [i for i, row in enumerate(rows) if not any(fields.blank(row, column) for column in task.text)]
+    texts = [tuple(fields.text(rows[i], column) for column in task.text) for i in kept]
+    examples = [Example(each, "", rows[i].where) for each, i in zip(texts, kept, strict=True)]
+    return Classification.of_new(task, labels, examples), kept
+
+
 class Classification(Corpus[Example]):
     """Texts or pairs with one label each.
 
@@ -84,11 +99,10 @@ class Classification(Corpus[Example]):
         for split, examples in self.examples.items():
             unseen = [(e.where, e.label) for e in examples if e.label not in self.labels]
             self.check_unseen(split, "label", unseen, task.unseen_label)
-        self._task = task
 
-    def tokenize(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Dataset]:
+    def features(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Dataset]:
         """Turn every split into features, one an example; longer inputs are truncated, and counted."""
-        pair = len(self.examples["train"][0].texts) == 2
+        pair = len(self._task.text) == 2
         length = tokens.length_limit(tokenizer, self._task.max_length, pair)
         if self._task.encode is config.Encode.separate:
             firsts = [example.texts[0] for examples in self.examples.values() for example in examples]
@@ -97,6 +111,7 @@ class Classification(Corpus[Example]):
             return {split: self._features_apart(split, apart) for split in self.examples}
         truncated: Counter[str] = Counter()
         tokenized = {split: self._features(split, tokenizer, length, truncated) for split in self.examples}
+        self.truncated = truncated.total()
         for split, count in (+truncated).items():
             log.info(
                 "%s: %d of %d %s inputs truncated to %d tokens", self.name, count, self.sizes[split], split, length
@@ -108,6 +123,7 @@ class Classification(Corpus[Example]):
         examples = self.examples[split]
         firsts, shortened = apart.firsts([example.texts[0] for example in examples])
         seconds, cut = apart.seconds([example.texts[1] for example in examples])
+        self.truncated += shortened + cut
         if shortened or cut:
             log.info("%s: %d first and %d second %s texts truncated", self.name, shortened, cut, split)
         columns = apart.joined(firsts, seconds, ((i, i) for i in range(len(examples))))
@@ -152,11 +168,7 @@ class Classification(Corpus[Example]):
 
     def predictions(self, split: str, logits: Sequence[np.ndarray]) -> list[dict[str, Any]]:
         """Return for each example its index in the split, its label, the prediction and its probability."""
-        import numpy as np
-
-        scores = self._stacked(split, logits)
-        odds = np.exp(scores - scores.max(axis=1, keepdims=True))  # shifted, or a large logit overflows
-        probabilities = odds / odds.sum(axis=1, keepdims=True)
+        probabilities = self._probabilities(split, logits)
         return [
             {
                 "index": index,
@@ -165,6 +177,17 @@ class Classification(Corpus[Example]):
                 "probability": float(row.max()),
             }
             for index, (example, row) in enumerate(zip(self.examples[split], probabilities, strict=True))
+        ]
+
+    def answers(self, split: str, logits: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+        """Return for each text its label, and the probability of every label."""
+        return [
+            {
+                "label": self.labels[row.argmax()],
+                "probability": float(row.max()),
+                "probabilities": dict(zip(self.labels, row.tolist(), strict=True)),
+            }
+            for row in self._probabilities(split, logits)
         ]
 
     def details(self, split: str, logits: Sequence[np.ndarray]) -> dict[str, Any]:
@@ -179,6 +202,14 @@ class Classification(Corpus[Example]):
             "classes": {name: report[name] for name in names},
             "confusion": {"labels": names, "matrix": confusion_matrix(gold, guess, labels=names).tolist()},
         }
+
+    def _probabilities(self, split: str, logits: Sequence[np.ndarray]) -> np.ndarray:
+        import numpy as np
+
+        scores = self._stacked(split, logits)
+        odds = np.exp(scores - scores.max(axis=1, keepdims=True))  # shifted, or a large logit overflows
+        probabilities: np.ndarray = odds / odds.sum(axis=1, keepdims=True)
+        return probabilities
 
     def _stacked(self, split: str, logits: Sequence[np.ndarray]) -> np.ndarray:
         """Return the logits as one array of doubles, shape (examples, outputs)."""

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from er import config
 from er.errors import UserError
-from er.tasks import splits
+from er.tasks import kept, splits
+from er.tasks.task import NEW
 
 if TYPE_CHECKING:
     import numpy as np
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -46,14 +51,47 @@ class Corpus(Generic[E]):
     is tested on what the real run is tested on.
     """
 
+    labels: list[str]
+    outputs: int
+    offset: int | None = None
+    truncated: int = 0
+
     def __init__(self, task: config.Task, given: dict[str, list[E]]) -> None:
         self.name = task.name
+        self._task = task
         self.examples, self.origin = splits.complete(task.name, given, lambda example: example.group)
         self.examples["train"] = splits.limited(self.examples["train"], task.limit, lambda example: example.identity)
         self.sizes = {split: len(examples) for split, examples in self.examples.items()}
         self.digest = splits.digest(self.examples, lambda example: example.identity)
         self.leaks = splits.leaks(task.name, self.examples, lambda example: example.content)
         log.info("%s: %s examples", self.name, ", ".join(f"{size:,} {split}" for split, size in self.sizes.items()))
+
+    @classmethod
+    def of_new(cls, task: config.Task, labels: list[str], examples: list[E]) -> Self:
+        """Return examples to be answered: one split, with nothing to learn from and nothing to measure."""
+        corpus = cls.__new__(cls)
+        corpus.name, corpus._task, corpus.digest = task.name, task, ""
+        corpus.labels, corpus.outputs = labels, len(labels)
+        corpus.examples, corpus.sizes = {NEW: examples}, {NEW: len(examples)}
+        return corpus
+
+    def tokenize(self, tokenizer: PreTrainedTokenizerBase, store: Path | None = None) -> dict[str, Dataset]:
+        """Turn every split into features, unless `store` has them from the last time."""
+        settings = {name: value for name, value in asdict(self._task).items() if name not in ("path", "folder")}
+        name = kept.key(tokenizer, self.digest, self.labels, settings)
+        features = kept.kept(store, name, lambda: self.features(tokenizer))
+        for split, rows in features.items():
+            self.take(split, rows)
+            if "offset" in rows.column_names:
+                self.offset = rows["offset"][0]
+        return features
+
+    def features(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Dataset]:
+        """Turn every split into features, as the kind has them."""
+        raise NotImplementedError
+
+    def take(self, split: str, features: Dataset) -> None:
+        """Remember of a split's features what their logits are read by; nothing, where each is one example."""
 
     def check_unseen(self, split: str, what: str, found: Sequence[tuple[str, str]], policy: config.UnseenLabel) -> None:
         """Refuse, or count, what only dev or test has: pairs of a place and a label."""

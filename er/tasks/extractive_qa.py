@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from er.tasks import answers, fields, sources, squad, tokens
 from er.tasks.answers import Answers
 from er.tasks.apart import Apart
 from er.tasks.corpus import Corpus
-from er.tasks.readers import Row, tables
+from er.tasks.readers import Reader, Row, tables
 from er.tasks.spans import best_span, span_of
 from er.tasks.windows import check_tokenizer, question_room, shortened, windows
 
@@ -60,14 +60,38 @@ class Prediction(NamedTuple):
     text: str
     score: float
     """The sum of the two logits."""
+    start: int | None = None
+    """Where it begins in the passage."""
 
 
 def load(task: config.Task, data: Path | None) -> ExtractiveQA:
     """Read the questions from wherever the task says they are."""
     if len(task.text) < 2:
         raise UserError(f"task.text={list(task.text)} must name the column of the question and that of the passage.")
-    rows = sources.read(task, data, {**tables(task.columns), ".json": squad.questions})
+    rows = sources.read(task, data, readers(task))
     return ExtractiveQA(task, {split: _examples(task, split, rows[split]) for split in rows})
+
+
+def readers(task: config.Task) -> dict[str, Reader]:
+    """Say how questions are read."""
+    return {**tables(task.columns), ".json": squad.questions}
+
+
+def unlabelled(task: config.Task, labels: list[str], rows: list[Row]) -> tuple[ExtractiveQA, list[int]]:
+    """Return new questions, those that are not blank and ask about a passage that is not."""
+    asked = [(_id(row, number), _asked(row, task), row.where) for number, row in enumerate(rows)]
+    kept = [i for i, (_, (question, passage), _) in enumerate(asked) if question and passage.strip()]
+    nothing = Answers((), ())
+    examples = [Example(name, *texts, nothing, where) for name, texts, where in (asked[i] for i in kept)]
+    return ExtractiveQA.of_new(task, labels, examples), kept
+
+
+def _asked(row: Row, task: config.Task) -> tuple[str, str]:
+    """Return the question, empty where it is blank, and the passage."""
+    question, *passage = task.text
+    given = [column for column in passage if not fields.blank(row, column)]
+    text = "\n".join(part for column in given for part in _texts(row, column))
+    return ("" if fields.blank(row, question) else fields.text(row, question)), text
 
 
 def _examples(task: config.Task, split: str, rows: list[Row]) -> list[Example]:
@@ -97,8 +121,11 @@ def _example(row: Row, number: int, task: config.Task) -> Example:
     given = answers.read(fields.field(row, task.label, "label"), text, row.where)
     for answer in given.texts:
         fields.writable(answer, row, task.label)
-    name = next((row.fields[column] for column in ("id", "question_id") if column in row.fields), number)
-    return Example(str(name), fields.text(row, question), text, given, row.where)
+    return Example(_id(row, number), fields.text(row, question), text, given, row.where)
+
+
+def _id(row: Row, number: int) -> str:
+    return str(next((row.fields[column] for column in ("id", "question_id") if column in row.fields), number))
 
 
 def _texts(row: Row, column: str) -> list[str]:
@@ -159,11 +186,17 @@ class ExtractiveQA(Corpus[Example]):
         super().__init__(task, given)
         self.labels = ["start", "end"]
         self.outputs = 2
-        self._task = task
         self._owners: dict[str, list[int]] = {}
         self._spans: dict[str, list[np.ndarray]] = {}
 
-    def tokenize(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Dataset]:
+    @classmethod
+    def of_new(cls, task: config.Task, labels: list[str], examples: list[Example]) -> Self:
+        """Return questions to be answered."""
+        corpus = super().of_new(task, labels, examples)
+        corpus._owners, corpus._spans = {}, {}
+        return corpus
+
+    def features(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Dataset]:
         """Turn every split into features, one a window; too long questions are truncated, and counted."""
         check_tokenizer(self.name, tokenizer)
         length = tokens.length_limit(tokenizer, self._task.max_length, pair=True)
@@ -177,17 +210,15 @@ class ExtractiveQA(Corpus[Example]):
         return {split: self._features(split, tokenizer, length) for split in self.examples}
 
     def _features(self, split: str, tokenizer: PreTrainedTokenizerBase, length: int) -> Dataset:
-        self._owners[split], self._spans[split] = [], []
         examples = self.examples[split]
 
         def encode(batch: tokens.Columns) -> tokens.Columns:
             chosen = [examples[i] for i in batch["index"]]
             texts = [batch["question"], [example.passage for example in chosen]]
             cut = windows(tokenizer, texts, length, self._task.stride, self._task.max_windows)
-            self._owners[split] += [batch["index"][owner] for owner in cut.owners]
-            self._spans[split] += cut.spans
             labels = [span_of(s, chosen[i].answers.spans) for s, i in zip(cut.spans, cut.owners, strict=True)]
-            return cut.columns | {"labels": labels}
+            owners = [batch["index"][owner] for owner in cut.owners]
+            return cut.columns | {"labels": labels, "owner": owners, **_ends(cut.spans)}
 
         most = question_room(tokenizer, length)
         questions = shortened(tokenizer, [example.question for example in examples], most)
@@ -209,13 +240,19 @@ class ExtractiveQA(Corpus[Example]):
         columns = apart.joined(questions, cut.columns, pairs)
         seams = zip(columns["seam"], pairs, strict=True)
         spans = [np.pad(cut.spans[window], ((seam, 0), (0, 0))) for seam, (_, window) in seams]
-        self._owners[split], self._spans[split] = [i for i, _ in pairs], spans
         labels = [span_of(each, examples[i].answers.spans) for each, (i, _) in zip(spans, pairs, strict=True)]
         self._tell(split, len(labels), shortened, apart.most)
-        return tokens.dataset(columns | {"labels": labels})
+        return tokens.dataset(columns | {"labels": labels, "owner": [i for i, _ in pairs], **_ends(spans)})
+
+    def take(self, split: str, features: Dataset) -> None:
+        """Remember whose window each feature is, and which characters its tokens stand for."""
+        begins, ends = (tokens.ragged(features, name) for name in ("begins", "ends"))
+        self._owners[split] = features["owner"][:]
+        self._spans[split] = [np.stack(each, axis=1) for each in zip(begins, ends, strict=True)]
 
     def _tell(self, split: str, count: int, cut: int, most: int) -> None:
         log.info("%s: %d %s questions in %d windows", self.name, self.sizes[split], split, count)
+        self.truncated += cut
         if cut:
             log.info("%s: %d %s questions truncated to %d tokens", self.name, cut, split, most)
 
@@ -233,6 +270,15 @@ class ExtractiveQA(Corpus[Example]):
             given = {"index": index, "id": example.id, "label": list(example.answers.texts)}
             records.append(given | {"prediction": guess.text, "score": guess.score, "em": em, "f1": f1})
         return records
+
+    def answers(self, split: str, logits: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+        """Return for each question the answer, its score, and its characters in the passage."""
+        return [
+            {"answer": guess.text, "score": guess.score, "start": guess.start, "end": guess.start + len(guess.text)}
+            if guess.start is not None
+            else {"answer": None, "score": None, "start": None, "end": None}
+            for guess in self._guess(split, logits)
+        ]
 
     def details(self, split: str, logits: Sequence[np.ndarray]) -> dict[str, Any]:
         """Return how many questions have an answer within one window and of allowed length: no other can be right."""
@@ -255,9 +301,14 @@ class ExtractiveQA(Corpus[Example]):
         for owner, each, scores in zip(self._owners[split], spans, logits, strict=True):
             found = best_span(each, scores, self._task.max_answer)
             if found is not None and found.score > best[owner].score:
-                text = examples[owner].passage[found.start : found.end].strip()
-                best[owner] = Prediction(text, found.score)
+                said = examples[owner].passage[found.start : found.end]
+                start = found.start + len(said) - len(said.lstrip())
+                best[owner] = Prediction(said.strip(), found.score, start)
         return [guess if guess.text else Prediction("", 0.0) for guess in best]
+
+
+def _ends(spans: list[np.ndarray]) -> tokens.Columns:
+    return {"begins": [each[:, 0] for each in spans], "ends": [each[:, 1] for each in spans]}
 
 
 def agreement(prediction: str, texts: Sequence[str]) -> tuple[float, float]:

@@ -16,6 +16,12 @@ def field(row: Row, column: str, option: str) -> Any:
     return row.fields[column]
 
 
+def blank(row: Row, column: str) -> bool:
+    """Tell whether a column, which must be there, holds no text at all."""
+    value = field(row, column, "text")
+    return value is None or value == [] or (isinstance(value, str) and not value.strip())
+
+
 def text(row: Row, column: str) -> str:
     """Return a column's text, which is not blank."""
     value = field(row, column, "text")

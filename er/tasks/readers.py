@@ -45,9 +45,24 @@ def bytes_of(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
 
 
+def lines_of(path: Path) -> Iterator[str]:
+    """Read the lines of a UTF-8 file one by one, whatever its size, without what ends them."""
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    yield line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n")
+                except UnicodeDecodeError as error:
+                    raise UserError(
+                        f"{path}:{number}: not UTF-8 (byte {line[error.start]:#04x}). Convert the file: iconv -t utf-8."
+                    ) from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
+
+
 def json_lines(path: Path) -> Iterator[Row]:
     """Read one JSON object a line; blank lines are passed over."""
-    for number, line in enumerate(text_of(path).split("\n"), start=1):
+    for number, line in enumerate(lines_of(path), start=1):
         if line.strip():
             where = f"{path}:{number}"
             yield Row(where, _object(_parsed(line, path, number), where))
@@ -102,6 +117,16 @@ def text_file(path: Path, columns: list[str] | None = None) -> Iterator[Row]:
     first = next((line for line in text_of(path).split("\n") if line.strip()), "")
     tabs = "\t" in first.strip() and not first.lstrip().startswith("{")
     return tsv_table(path, columns) if tabs else json_lines(path)
+
+
+def text_lines(path: Path, column: str, other: Reader) -> Iterator[Row]:
+    """Read a text a line; a file whose first line is a JSON object, or has a tab, is read by the `other` reader."""
+    first = next((line for line in lines_of(path) if line.strip()), "")
+    if "\t" in first.strip() or first.lstrip().startswith("{"):
+        yield from other(path)
+        return
+    for number, line in enumerate(lines_of(path), start=1):
+        yield Row(f"{path}:{number}", {column: line.removesuffix("\r")})
 
 
 def _table(path: Path, columns: list[str] | None, **dialect: Any) -> Iterator[Row]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+WORD = re.compile(r"\w+|[^\w\s]")
+"""How a text that is not cut into words is cut: tagged corpora have signs by themselves, too."""
+
 
 class Example(NamedTuple):
     """A sentence: its words and their tags."""
@@ -33,6 +37,8 @@ class Example(NamedTuple):
     words: tuple[str, ...]
     tags: tuple[str, ...]
     where: str
+    spans: tuple[tuple[int, int], ...] = ()
+    """The characters of each word, where the text was one string."""
 
     @property
     def content(self) -> str:
@@ -58,8 +64,29 @@ def load(task: config.Task, data: Path | None) -> Tagging:
     return Tagging(task, {split: list(_examples(rows[split], task)) for split in rows})
 
 
-def _readers(task: config.Task) -> dict[str, Reader]:
-    sentences = partial(conll.sentences, token=task.text[0], tag=task.label)
+def readers(task: config.Task) -> dict[str, Reader]:
+    """Say how new sentences are read: lines may have no tags."""
+    return _readers(task, tagged=False)
+
+
+def unlabelled(task: config.Task, labels: list[str], rows: list[Row]) -> tuple[Tagging, list[int]]:
+    """Return new sentences, those that are not blank; one that is a string is cut into words and signs."""
+    kept = [i for i, row in enumerate(rows) if not fields.blank(row, task.text[0])]
+    return Tagging.of_new(task, labels, [_untagged(rows[i], task.text[0]) for i in kept]), kept
+
+
+def _untagged(row: Row, column: str) -> Example:
+    if not isinstance(row.fields[column], str):
+        words = tuple(fields.writable(word, row, column) for word in _list(row, column, "text", (str,)))
+        return Example(words, ("O",) * len(words), row.where)
+    text = fields.text(row, column)
+    found = list(WORD.finditer(text))
+    spans = tuple(match.span() for match in found)
+    return Example(tuple(match.group() for match in found), ("O",) * len(found), row.where, spans)
+
+
+def _readers(task: config.Task, tagged: bool = True) -> dict[str, Reader]:
+    sentences = partial(conll.sentences, token=task.text[0], tag=task.label, tagged=tagged)
     lines = dict.fromkeys((".conll", ".txt", ".tsv"), sentences)
     return {**lines, ".jsonl": json_lines, ".json": json_file, ".parquet": parquet}
 
@@ -114,35 +141,49 @@ class Tagging(Corpus[Example]):
         for split, examples in self.examples.items():
             unseen = [(e.where, kind) for e in examples for kind in sorted(_kinds(e) - set(kinds))]
             self.check_unseen(split, "entity", unseen, task.unseen_label)
-        self._max_length, self._stride = task.max_length, task.stride
         self._lengths: dict[str, list[int]] = {}
         self._places: dict[str, list[np.ndarray]] = {}
 
-    def tokenize(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Dataset]:
+    @classmethod
+    def of_new(cls, task: config.Task, labels: list[str], examples: list[Example]) -> Self:
+        """Return sentences to be tagged."""
+        corpus = super().of_new(task, labels, examples)
+        corpus._lengths, corpus._places = {}, {}
+        return corpus
+
+    def features(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Dataset]:
         """Turn every split into features; each word's tag stands at its first piece in one of the windows."""
         check_tokenizer(self.name, tokenizer)
-        length = tokens.length_limit(tokenizer, self._max_length, pair=False)
+        length = tokens.length_limit(tokenizer, self._task.max_length, pair=False)
         return {split: self._features(split, tokenizer, length) for split in self.examples}
 
     def _features(self, split: str, tokenizer: PreTrainedTokenizerBase, length: int) -> Dataset:
-        self._lengths[split], self._places[split] = [], []
-
         def encode(batch: tokens.Columns) -> tokens.Columns:
             texts = [" ".join(words) for words in batch["words"]]
-            cut = windows(tokenizer, [texts], length, self._stride)
+            cut = windows(tokenizer, [texts], length, self._task.stride)
             found = list(places(cut, batch["words"]))
             labels = self._labels(cut, found, batch["tags"])
-            first = len(self._lengths[split])
-            self._lengths[split] += map(len, cut.spans)
-            self._places[split] += [np.where(each < 0, each, each + np.array([first, 0])) for each in found]
-            return cut.columns | {"labels": labels}
+            return cut.columns | {"labels": labels} | _placed(cut, found, batch["index"])
 
         examples = self.examples[split]
-        columns = {"words": [list(e.words) for e in examples], "tags": [list(e.tags) for e in examples]}
+        columns: tokens.Columns = {
+            "index": list(range(len(examples))),
+            "words": [list(e.words) for e in examples],
+            "tags": [list(e.tags) for e in examples],
+        }
         features = tokens.features(columns, encode)
         if len(features) > len(examples):
             log.info("%s: %d %s sentences in %d windows", self.name, len(examples), split, len(features))
         return features
+
+    def take(self, split: str, features: Dataset) -> None:
+        """Remember in which window, and where in it, each word of each sentence is read."""
+        columns = (tokens.ragged(features, name) for name in ("input_ids", "word", "at"))
+        self._places[split] = [np.full((len(e.words), 2), -1, dtype=np.int64) for e in self.examples[split]]
+        self._lengths[split] = []
+        for window, (sentence, ids, words, at) in enumerate(zip(features["sentence"][:], *columns, strict=True)):
+            self._lengths[split].append(len(ids))
+            self._places[split][sentence][words] = np.stack([np.full(len(at), window), at], axis=1)
 
     def _labels(self, cut: Windows, found: list[np.ndarray], tags: list[list[str]]) -> list[np.ndarray]:
         output = {label: i for i, label in enumerate(self.labels)}
@@ -178,6 +219,14 @@ class Tagging(Corpus[Example]):
         pairs = zip(self._gold(split), self._guess(split, logits), strict=True)
         return [{"index": index, "label": gold, "prediction": guess} for index, (gold, guess) in enumerate(pairs)]
 
+    def answers(self, split: str, logits: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+        """Return for each sentence its entities.
+
+        `start` and `end` count the characters of a text that was one string, and else the words.
+        """
+        examples = self.examples[split]
+        return [{"entities": _entities(*pair)} for pair in zip(examples, self._guess(split, logits), strict=True)]
+
     def details(self, split: str, logits: Sequence[np.ndarray]) -> dict[str, Any]:
         """Return the figures of each kind of entity, and how often which tag (row) was taken for which (column)."""
         from seqeval.metrics import classification_report
@@ -210,12 +259,39 @@ class Tagging(Corpus[Example]):
         return [[self.labels[i] for i in chosen[start:end]] for start, end in pairwise(ends)]
 
 
+def _placed(cut: Windows, found: list[np.ndarray], sentences: list[int]) -> tokens.Columns:
+    """For each window: the sentence it is of, which of its words are read here, and at which token."""
+    windows_of = np.concatenate([each[:, 0] for each in found])
+    words = np.concatenate([np.arange(len(each)) for each in found])
+    order = np.argsort(windows_of, kind="stable")
+    starts = np.searchsorted(windows_of[order], np.arange(len(cut.owners) + 1))
+    at = np.concatenate([each[:, 1] for each in found])
+    parts = [order[begin:end] for begin, end in pairwise(starts)]
+    return {
+        "sentence": [sentences[owner] for owner in cut.owners],
+        "word": [words[part] for part in parts],
+        "at": [at[part] for part in parts],
+    }
+
+
 def _normalised(example: Example, scheme: str) -> Example:
     return example._replace(tags=tuple(schemes.iob2(example.tags, scheme)))
 
 
 def _kinds(example: Example) -> set[str]:
     return {tag[2:] for tag in example.tags if tag != "O"}
+
+
+def _entities(example: Example, tags: list[str]) -> list[dict[str, Any]]:
+    from seqeval.metrics.sequence_labeling import get_entities
+
+    found = []
+    for kind, first, last in get_entities(tags):
+        start, end = first, last + 1
+        if example.spans:
+            start, end = example.spans[first][0], example.spans[last][1]
+        found.append({"entity": kind, "start": start, "end": end, "text": " ".join(example.words[first : last + 1])})
+    return found
 
 
 def _flat(tags: Iterable[list[str]]) -> list[str]:

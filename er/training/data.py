@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from er.cache import ActivationCache, Locations, entry_keys
 from er.tasks import IGNORED
+from er.tasks.tokens import ragged
 from er.timing import Stopwatch
 from er.training.ahead import AHEAD, Ahead
 
@@ -91,7 +92,7 @@ class Tokens:
     def of(cls, features: Dataset, pad_token_id: int, first_position: int | None = None) -> Tokens:
         """Take the token columns of a tokenised split; without a `first_position`, positions mean nothing."""
         names = [name for name in COLUMNS if name in features.column_names]
-        columns = {name: [np.asarray(row) for row in features[name]] for name in names}
+        columns = {name: ragged(features, name) for name in names}
         if "seam" not in features.column_names:
             return cls(columns, pad_token_id)
         seams, offsets = (np.asarray(features[name][:]) for name in ("seam", "offset"))
@@ -183,8 +184,7 @@ class TokenLabels:
 
 def labels_of(features: Dataset, head: str) -> Tensor | TokenLabels:
     """Take the labels of a tokenised split: one a row, or for a `token` head one a token, or for `span` two."""
-    labels = features["labels"][:]
-    return TokenLabels([np.asarray(row) for row in labels]) if head == "token" else torch.tensor(labels)
+    return TokenLabels(ragged(features, "labels")) if head == "token" else torch.tensor(features["labels"][:])
 
 
 @dataclass

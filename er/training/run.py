@@ -40,6 +40,9 @@ DETAILS = "details.json"
 
 CHECKPOINTS = "checkpoints"
 
+TOKENS = "tokens"
+"""The folder of tokenised texts, beside the spaces of the cache."""
+
 
 def run(config: Config) -> Result:
     """Do one run, unless it is done already; what an interrupted run has done is not done again."""
@@ -106,6 +109,8 @@ def _train(config: Config, task: Task, k: int, named: dict[str, Any], directory:
             parameters=_parameters(module),
             history=record.history,
             env=results.environment(_device(trainer.strategy.root_device)),
+            labels=task.labels,
+            offset=task.offset,
         )
         loggers.mirror(logger, result)
     _keep(directory, module, task, result)
@@ -117,17 +122,18 @@ def tokenized(config: Config, task: Task) -> dict[str, Split]:
     first_position = None
     if checks.separate(config):
         first_position = encoders.first_position(encoders.load_config(config.model))
-    splits, source = _tokenized(config.model, task, first_position), config.method.source
+    store = Path(config.paths.cache).expanduser() / TOKENS
+    splits, source = _tokenized(config.model, task, store, first_position), config.method.source
     if source is None:
         return splits
-    return cross_model.aligned(splits, _tokenized(source.model, task), config.model, source.model)
+    return cross_model.aligned(splits, _tokenized(source.model, task, store), config.model, source.model)
 
 
-def _tokenized(model: Model, task: Task, first_position: int | None = None) -> dict[str, Split]:
+def _tokenized(model: Model, task: Task, store: Path, first_position: int | None = None) -> dict[str, Split]:
     tokenizer = encoders.load_tokenizer(model)
     return {
         name: Split(Tokens.of(features, tokenizer.pad_token_id, first_position), labels_of(features, task.head))
-        for name, features in task.tokenize(tokenizer).items()
+        for name, features in task.tokenize(tokenizer, store).items()
     }
 
 

@@ -1,0 +1,95 @@
+"""A trained run as an ordinary checkpoint, or as an adapter: what plain `transformers` and `adapters` load."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from er import encoders, results
+from er.config import Head, Trains
+from er.errors import UserError
+from er.training import adapters, card, plain
+from er.training.heads import STOCK
+from er.training.trained import Trained, check_joint, load_run
+
+log = logging.getLogger(__name__)
+
+
+def export(run: str | Path, to: str | Path, overwrite: bool = False) -> None:
+    """Write the model of a finished run to a folder that needs nothing of this package.
+
+    A run that trained adapters becomes an adapter with its head, any other a whole checkpoint; either with tokenizer,
+    label names, a model card, and the record of the run.
+    """
+    target = Path(to).expanduser()
+    _check_target(target, overwrite)
+    trained = load_run(run)
+    check_joint(trained)
+    adapter = trained.config.method.adapter is not None
+    model = adapters.with_head(trained) if adapter else checkpoint(trained)
+
+    def write(folder: Path) -> None:
+        (adapters.save if adapter else model.save_pretrained)(*((model, folder) if adapter else (folder,)))
+        encoders.load_tokenizer(trained.config.model).save_pretrained(folder)
+        results.write(folder / results.NAME, trained.result)
+        results.write_text(folder / "README.md", card.card(trained, type(model).__name__))
+
+    _publish(target, write)
+    log.info("%s: %s of %s", target, type(model).__name__, trained.directory)
+
+
+def checkpoint(trained: Trained) -> Any:
+    """Return the whole model, as a class of `transformers`, with everything that the run trained in it."""
+    config = trained.config
+    stock = config.method.head is Head.stock
+    model_type = encoders.load_config(config.model).model_type
+    kind = STOCK[trained.head] if stock else plain.stock_class(model_type, trained.head)
+    torch.manual_seed(config.seed)
+    model: Any = encoders.load_model(config.model, kind, num_labels=trained.outputs)
+    put(model if stock else model.base_model, trained)
+    if not stock:
+        plain.express(model, trained.head, *plain.linear_map(trained.weights))
+    model.config.id2label = dict(enumerate(trained.labels))
+    model.config.label2id = {label: i for i, label in enumerate(trained.labels)}
+    return model.eval()
+
+
+def put(encoder: Any, trained: Trained) -> None:
+    """Put the weights that a run trained, its own head apart, into the model that they are of."""
+    unexpected = encoder.load_state_dict(own(trained), strict=False).unexpected_keys
+    if unexpected:
+        raise UserError(f"{trained.directory}: weights that the model does not have: {', '.join(unexpected[:3])}.")
+
+
+def own(trained: Trained) -> dict[str, Tensor]:
+    """Return what a run trained of its model, by the model's own names."""
+    above = "upper.model." if trained.config.method.recycles else "upper."
+    return {name.removeprefix(above): weight for name, weight in trained.weights.items() if name.startswith(above)}
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not overwrite:
+        raise UserError(f"to={target} exists already. Choose another folder, or set overwrite=true.")
+    if not (target / results.NAME).is_file() or not (target / "README.md").is_file():
+        raise UserError(f"to={target} holds something else than an export of er, so it is not overwritten. Remove it.")
+
+
+def _publish(target: Path, write: Callable[[Path], None]) -> None:
+    """Make the folder appear whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent) as temporary:
+        whole = Path(temporary) / "whole"
+        whole.mkdir()
+        write(whole)
+        if target.exists():
+            target.rename(Path(temporary) / "before")
+        whole.rename(target)
