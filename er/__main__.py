@@ -7,6 +7,7 @@ import sys
 
 VERBS = {
     "train": "one run: fill the cache, train above the cut, evaluate, write result.json; -m sweeps",
+    "plan": "what `train` with the same options would take: disk, hours, and whether recycling pays; runs nothing",
     "cache": "fill the cache for one cut or several (cut=3,6,9); action=list, verify, prune, compact, push, pull",
     "bench": "time the arms of one model and cut, paired in one process",
     "predict": "predictions of trained runs for new texts, from the cache, filling what is missing",

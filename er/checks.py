@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from er.config import CacheMode, Config, Encode, Kind, Trains
+from er.config import Config, Encode, Kind, Switch, Trains
 from er.errors import UserError
+
+LEAST = {
+    "task.limit": 1,
+    "task.max_windows": 1,
+    "task.max_answer": 1,
+    "task.stride": 0,
+    "task.offset": 1,
+    "optim.weight_decay": 0,
+    "optim.warmup": 0,
+    "optim.patience": 0,
+    "optim.clip": 0,
+    "cache.segment_mb": 1,
+    "cache.batch_tokens": 1,
+    "trainer.devices": 1,
+    "bench.batches": 1,
+    "bench.warmup": 0,
+    "seed": 0,
+}
+"""The least that a number may be."""
+
+SEEDS = 2**32
+"""How many seeds there are."""
 
 
 def settings(cfg: DictConfig) -> Config:
@@ -32,12 +55,24 @@ def check(config: Config) -> None:
             "the projection of its activations is among what trains."
         )
     for name, value in {"epochs": optim.epochs, "batch_size": optim.batch_size, "lr": optim.lr}.items():
-        if value <= 0:
+        if not value > 0:
             raise UserError(f"optim.{name}={value}: must be greater than 0.")
-    for name, least in {"limit": 1, "max_windows": 1, "max_answer": 1, "stride": 0, "offset": 1}.items():
-        number = getattr(config.task, name)
-        if number is not None and number < least:
-            raise UserError(f"task.{name}={number}: must be at least {least}.")
+    for option, least in LEAST.items():
+        number = attrgetter(option)(config)
+        if number is not None and not number >= least:  # which nan is not, either
+            raise UserError(f"{option}={number}: must be at least {least}.")
+    for noun, name in {"task": config.task.name, "model": config.model.name, "method": method.name}.items():
+        if not name.strip(". ") or set(name) & {"/", "\\"}:
+            raise UserError(f"{noun}.name={name}: a run's folder is called after it. Choose a name without slashes.")
+    if config.task.label in config.task.text:
+        raise UserError(f"task.label={config.task.label} is also the text: name the column that holds the answer.")
+    if config.trainer.devices > 1:
+        raise UserError(
+            f"trainer.devices={config.trainer.devices}: a run uses one device. Runs of other seeds or tasks may use "
+            "the others at the same time: they share the cache."
+        )
+    if config.seed >= SEEDS:
+        raise UserError(f"seed={config.seed}: must be below {SEEDS}, as NumPy wants it.")
     if separate(config):
         _check_separate(config)
 
@@ -77,7 +112,7 @@ def cut_layer(cut: Any, depth: int) -> int:
 
 def check_cut(config: Config, k: int) -> None:
     """Refuse to cache what costs nothing to compute."""
-    if config.cache.mode is CacheMode.read:
+    if config.cache.mode is Switch.read:
         raise UserError("cache.mode=read is for er predict. Set it to on, or to off to recompute the frozen layers.")
     if recycled(config) and k == 0 and config.method.source is None:
         raise UserError(
@@ -97,4 +132,4 @@ def check_meeting(config: Config, k: int, depth: int) -> None:
 
 def recycled(config: Config) -> bool:
     """Tell whether this run reads its lower activations from the cache."""
-    return config.method.recycles and config.cache.mode is CacheMode.on
+    return config.method.recycles and config.cache.mode is Switch.on

@@ -58,7 +58,7 @@ class Head(Enum):
     """The head that `transformers` puts on this architecture."""
 
 
-class CacheMode(Enum):
+class Switch(Enum):
     """What is done with the activations of the frozen layers."""
 
     on = "on"
@@ -217,7 +217,7 @@ class Method:
 class Cache:
     """How activations are kept."""
 
-    mode: CacheMode = CacheMode.on
+    mode: Switch = Switch.on
     """`off` recomputes the frozen layers in every step: the `frozen` arm."""
     dtype: StorageDtype = StorageDtype.float32
     segment_mb: int = 64
@@ -285,7 +285,7 @@ class Bench:
     """What `er bench` compares, on what, and for how long."""
 
     arms: list[str] = field(default_factory=lambda: ["finetune", "frozen", "recycled", "ram"])
-    """Also `adapters`: the method's adapters in all layers, without recycling."""
+    """Also `adapters`, the method's adapters in all layers without recycling, and `cold`, recycled from a cold disk."""
     batches: int = 24
     """Rounds: in each, every arm does the same batch."""
     warmup: int = 3
@@ -320,6 +320,8 @@ class Predict:
     batch_size: int = 64
     chunk: int = 4096
     """Texts that are in memory at once."""
+    text: list[str] | None = None
+    """The columns that hold the text, where they are not named as those that the run was trained on."""
 
 
 @dataclass

@@ -15,6 +15,10 @@ from typing import Any
 from er.errors import UserError
 
 NAME = "result.json"
+
+FAILED = "failed.json"
+"""What a run that failed leaves: its `error`, its `traceback` and its `command`."""
+
 VERSION = 1
 SCORES = ("accuracy", "macro_f1", "entity_f1", "em", "f1")
 """The scores that a summary shows, of those that a task has."""

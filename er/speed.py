@@ -40,8 +40,8 @@ def spread(seconds: list[float]) -> float:
 
 
 def per_thousand(mode: Mapping[str, Any], arm: str) -> float:
-    """Return the seconds that an arm takes for 1,000 inputs."""
-    return float(sum(mode["seconds"][arm]) / mode["inputs"] * 1000)
+    """Return the seconds that an arm takes for 1,000 inputs; by the median batch, which no hiccup moves."""
+    return float(median(mode["seconds"][arm]) / mode["batch_size"] * 1000)
 
 
 def phases(mode: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -65,14 +65,15 @@ def economy(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     for name in ("training", "inference"):
         mode = record[name]
         for base in [base for base in BASES if {base, "recycled"} <= mode["seconds"].keys()]:
-            online, recycled = per_thousand(mode, base), per_thousand(mode, "recycled")
+            online, factor = per_thousand(mode, base), ratio(mode["seconds"], base, "recycled")
+            recycled = online / factor
             row = {
                 "": name,
                 "recycled against": base,
-                "warm %": (online / recycled - 1) * 100,
+                "warm %": (factor - 1) * 100,
                 "cold %": (online / (recycled + built) - 1) * 100,
                 "even after": built / (online - recycled) if online > recycled else float("nan"),
-                "of limit": ratio(mode["seconds"], base, "recycled") / limit,
+                "of limit": factor / limit,
             }
             rows.append(row)
     return rows

@@ -35,7 +35,9 @@ def points(verb: str, overrides: list[str]) -> list[list[str]]:
         fixed = [str(each.input_line) for each in said if not each.is_sweep_override()]
         params = compose(verb, fixed, return_hydra_config=True).hydra.sweeper.params or {}
         given = parser.parse_overrides([f"{name}={values}" for name, values in params.items()])
-        (found,) = BasicSweeper.split_arguments([*given, *(each for each in said if not each.is_hydra_override())], None)
+        (found,) = BasicSweeper.split_arguments(
+            [*given, *(each for each in said if not each.is_hydra_override())], None
+        )
     return found
 
 
@@ -60,7 +62,12 @@ def composed(verb: str, point: list[str]) -> DictConfig:
 
 def _sets_a_value(override: Override) -> bool:
     plain = override.type is OverrideType.CHANGE and override.package is None
-    return plain and not GlobalHydra.instance().config_loader().get_group_options(override.key_or_group)
+    return plain and not _is_group(override.key_or_group)
+
+
+@functools.cache
+def _is_group(name: str) -> bool:
+    return bool(GlobalHydra.instance().config_loader().get_group_options(name))  # slow: Hydra looks at all its sources
 
 
 @functools.lru_cache(maxsize=1024)

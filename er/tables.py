@@ -11,11 +11,14 @@ from er.results import Result
 
 HARDWARE = ["host", "device", "cpus"]
 
-PAIRED = ["task", "model", "seed", "batch_size", "precision", "limit", *HARDWARE, "versions"]
+PAIRED = ["task", "data", "model", "seed", "batch_size", "precision", "limit", *HARDWARE, "versions"]
 """What a run shares with its baseline: a speedup across hardware, versions or batch sizes means nothing."""
 
-SETTING = ["task", "model", "method", "cut", "arm", "storage"]
+SETTING = ["task", "model", "method", "cut", "arm", "storage", "differs"]
 """What the seeds of one row of the summary share."""
+
+SEEN = ("seed", "cut", "storage", "task.name", "model.name", "method.name")
+"""Fields of an identity that have a column of their own."""
 
 
 def row(result: Result) -> dict[str, Any]:
@@ -24,6 +27,7 @@ def row(result: Result) -> dict[str, Any]:
     metrics = {name.removeprefix("test/"): value for name, value in result.metrics.items() if "test/" in name}
     return {
         "task": named["task"]["name"],
+        "data": named["task"].get("source", ""),
         "model": named["model"]["name"],
         "method": method(named),
         "cut": named["cut"],
@@ -50,6 +54,21 @@ def row(result: Result) -> dict[str, Any]:
 def method(named: dict[str, Any]) -> str:
     """Name the method, and how texts were encoded where that is not jointly: "reduced, separate"."""
     return ", ".join([named["method"]["name"], *filter(None, [named["task"].get("encode")])])
+
+
+def with_differences(table: pd.DataFrame, identities: list[dict[str, Any]]) -> pd.DataFrame:
+    """Add what tells runs apart that agree in every column of SETTING: other data, another learning rate.
+
+    Without it they would pass for seeds of one setting, and be averaged.
+    """
+    fields = pd.json_normalize(identities).astype(str).set_index(table.index)
+    fields = fields.drop(columns=[name for name in SEEN if name in fields])
+    said = pd.Series("", index=table.index)
+    for _, rows in table.groupby(SETTING[:-1], sort=False):
+        within = fields.loc[rows.index]
+        for name in within.columns[within.nunique() > 1]:
+            said[rows.index] += name.removeprefix("task.").removeprefix("optim.") + "=" + within[name].str[:12] + " "
+    return table.assign(differs=said.str.rstrip())
 
 
 def arm(result: Result) -> str:
@@ -85,7 +104,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     scores = [name for name in results.SCORES if name in table]
     out = groups[["build_s", "read_s", "train_s", "evaluate_s", "warm", "cold"]].mean()
     out["break_even"] = break_even(groups["cost_s"].mean(), groups["saved_s"].mean())
-    out.insert(0, "seeds", groups.size())
+    out.insert(0, "seeds", groups["seed"].nunique())
     for place, name in enumerate(scores, start=1):
         out.insert(place, name, spread(groups[name].mean() * 100, groups[name].std() * 100))
     out["cached MB"] = groups["bytes"].max() / 1e6
@@ -98,7 +117,8 @@ def common(table: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     """Take the settings that all rows share out of a table, and say them in one line."""
     shared = [name for name in SETTING if name in table and len(table) > 1 and len(set(table[name]) - {""}) == 1]
     said = ", ".join(f"{name} {max(map(str, table[name]))}" for name in shared)
-    return said, table.drop(columns=shared)
+    nowhere = [name for name in SETTING if name in table and set(table[name]) == {""}]
+    return said, table.drop(columns=[*shared, *nowhere])
 
 
 def break_even(cost: pd.Series, saved: pd.Series) -> pd.Series:

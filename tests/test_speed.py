@@ -17,7 +17,6 @@ def record(online: list[float], factor: float, build: float) -> dict[str, Any]:
     """A bench in which the recycled arm takes `1 / factor` of the time of each batch of ten inputs."""
     mode = {
         "batch_size": 10,
-        "inputs": 10 * len(online),
         "seconds": {"finetune": online, "recycled": [each / factor for each in online]},
         "phases": {"finetune": {"read": 1.0, "forward": 3.0}},
     }

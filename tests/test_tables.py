@@ -75,3 +75,21 @@ def test_seeds_are_averaged_with_their_deviation(tmp_path: Path) -> None:
     (row,) = tables.summary(table).to_dict("records")
     assert row["seeds"] == 2
     assert row["accuracy"] == "55.00 ± 7.07"
+
+
+def test_runs_that_differ_in_more_than_their_seed_are_not_averaged(tmp_path: Path) -> None:
+    one, two, other = (result("reduced", 10, cost=1, seed=seed) for seed in (0, 1, 2))
+    other.identity["optim"] = {"batch_size": 32, "lr": 0.5}
+    one.identity["optim"], two.identity["optim"] = ({"batch_size": 32, "lr": 0.1} for _ in range(2))
+
+    summary = tables.summary(table_of(tmp_path, one, two, other))
+    assert summary.set_index("differs").seeds.to_dict() == {"lr=0.1": 2, "lr=0.5": 1}
+
+
+def test_what_is_the_same_everywhere_is_no_difference(tmp_path: Path) -> None:
+    table = table_of(
+        tmp_path, result("finetune", 40), result("reduced", 10, cost=1), result("reduced", 10, cost=1, seed=1)
+    )
+
+    assert set(table.differs) == {""}
+    assert "differs" not in tables.common(tables.summary(table))[1]

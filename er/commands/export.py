@@ -15,7 +15,9 @@ def main(cfg: DictConfig) -> None:
     """Write the run's model to a folder."""
     config = settings(cfg)
     if not isinstance(config.run, str) or config.to is None:
-        raise UserError(f"run={config.run} to={config.to}: give one run's folder and where to: er export run=DIR to=DIR.")
+        raise UserError(
+            f"run={config.run} to={config.to}: give one run's folder and where to: er export run=DIR to=DIR."
+        )
     from er.training.export import export
 
     export(config.run, config.to, config.overwrite)

@@ -82,7 +82,9 @@ def prune(config: Config) -> None:
     left = size(root) - (sum(each.bytes for each in going) if config.dry_run else 0)
     sys.stdout.write(f"{_bytes(left)} {'would remain' if config.dry_run else 'remain'} in {root}\n{_strangers(root)}")
     if keep is not None and left > keep:
-        raise UserError(f"{_bytes(left)} are more than max_bytes={config.max_bytes}: the rest is in use, or not ours.")
+        raise UserError(
+            f"{_bytes(left)} are more than max_bytes={config.max_bytes}: the rest is in use, or not activations."
+        )
     if config.space and busy:
         raise UserError(f"space={config.space} is in use: try again when the runs that read it have ended.")
 

@@ -59,5 +59,5 @@ def _share(result: Result) -> float | None:
 
 
 def _named(key: tuple[Any, ...]) -> str:
-    task, model, method, cut, _, storage, _, device, _ = key
+    task, model, method, cut, _, storage, _, _, device, _ = key
     return f"{method}, {task}, {model}, cut {cut}, {storage}, {device}"

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
 from er import tables
-from er.reporting.figures import Chart, ways
+from er.reporting.figures import WAY, Chart, ways
 from er.reporting.style import ARMS, INK, panel, rendered
 
 DETAILS = "details.json"
@@ -29,7 +29,7 @@ def matrices(table: pd.DataFrame, most: int) -> Iterator[Chart]:
 
 
 def _of_place(place: pd.DataFrame, table: pd.DataFrame) -> Iterator[Chart]:
-    names = ways(place).set_index(["method", "cut", "arm", "storage"]).label
+    names = ways(place).set_index(WAY).label
     twins = set(place.loc[place.arm == "recycled", ["method", "cut"]].itertuples(index=False, name=None))
     groups: Iterable[tuple[Any, pd.DataFrame]] = place.groupby(tables.SETTING, sort=False)
     for key, group in groups:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,14 @@ from er.reporting.style import ARMS, AXIS, INK, PHASES, SOFT, SURFACE, panel, re
 PLACE = ["task", "model", *tables.HARDWARE, "versions"]
 """What the runs of one figure share."""
 
-WAY = ["method", "cut", "arm", "storage"]
+WAY = tables.SETTING[2:]
 """What tells the runs of one figure apart, seeds aside."""
 
 
 AVERAGED = ["score", "warm", "cold", "cost_s", "saved_s", "read_s", "train_s", "evaluate_s"]
 AVERAGED += ["step_s", "steps", "epochs"]
 
-TOLD: dict[str, list[str]] = {"cut": [], "arm": [], "storage": ["arm"]}
+TOLD: dict[str, list[str]] = {"cut": [], "arm": [], "storage": ["arm"], "differs": []}
 """What is said of a way where several share its method, and what these must share besides."""
 
 
@@ -79,7 +80,11 @@ def ways(group: pd.DataFrame) -> pd.DataFrame:
     frame["deviation"] = group.groupby(WAY, sort=False)["score"].std().to_numpy()
     several = {name: frame.groupby(["method", *beside])[name].transform("nunique") > 1 for name, beside in TOLD.items()}
     told = [
-        [str(getattr(row, name)) for name in TOLD if several[name].loc[row.Index] and getattr(row, name) != ""]
+        [
+            shorten(str(getattr(row, name)), 32)
+            for name in TOLD
+            if several[name].loc[row.Index] and getattr(row, name) != ""
+        ]
         for row in _rows(frame)
     ]
     frame["label"] = [" ".join([method, *details]) for method, details in zip(frame.method, told, strict=True)]
@@ -107,12 +112,12 @@ def score_speed(axes: Axes, frame: pd.DataFrame) -> str | None:
 def score_cut(axes: Axes, frame: pd.DataFrame) -> str | None:
     """Draw the score against the cut, one line for each method and arm; finetune is the level to reach."""
     frame = frame.loc[frame.score.notna()].sort_values("cut")
-    groups = frame.groupby(["method", "arm", "storage"], sort=False)
+    groups = frame.groupby(["method", "arm", "storage", "differs"], sort=False)
     cut: dict[Any, pd.DataFrame] = {key: line for key, line in groups if line.cut.nunique() > 1}
     if not cut:
         return None
     ends = []
-    for (method, arm, _), line in cut.items():
+    for (method, arm, *_), line in cut.items():
         spread = line.deviation.fillna(0.0)
         axes.fill_between(line.cut, line.score - spread, line.score + spread, color=ARMS[arm], alpha=0.12, linewidth=0)
         axes.plot(line.cut, line.score, "o-", color=ARMS[arm], markeredgecolor=SURFACE)

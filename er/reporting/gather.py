@@ -19,9 +19,6 @@ from er.results import Result
 
 log = logging.getLogger(__name__)
 
-FAILED = "failed.json"
-"""What a run that failed may leave: its `error`, its `traceback` and its `command`."""
-
 CHECKPOINTS = "checkpoints"
 
 SCORED = ("accuracy", "entity_f1", "f1")
@@ -79,14 +76,17 @@ def gather(folder: Path) -> Gathered:
     read.sort(key=lambda each: _order(each[1]))
     found.done = [result for result, _ in read]
     if read:
-        found.table = tables.with_speedups(pd.DataFrame([line for _, line in read]))
+        table = tables.with_differences(
+            pd.DataFrame([line for _, line in read]), [each.identity for each in found.done]
+        )
+        found.table = tables.with_speedups(table)
     return found
 
 
 def _order(line: dict[str, Any]) -> tuple[Any, ...]:
     """Put the runs of one task and model together, the baseline first."""
     alike = [line[name] for name in ("task", "model")]
-    return *alike, line["method"] != "finetune", *(line[name] for name in (*tables.SETTING[2:], "seed"))
+    return *alike, line["method"] != "finetune", *(line[name] for name in (*tables.SETTING[2:-1], "seed"))
 
 
 def finished(found: Gathered) -> Gathered:
@@ -101,7 +101,7 @@ def finished(found: Gathered) -> Gathered:
 
 def unfinished(directory: Path) -> Unfinished:
     """Describe a run without a result by what it has left."""
-    path = directory / FAILED
+    path = directory / results.FAILED
     if not path.exists():
         return Unfinished(directory, "interrupted", "")
     try:
@@ -116,7 +116,7 @@ def _run_folders(folder: Path) -> Iterator[Path]:
     for path, folders, files in os.walk(folder):
         begun = CHECKPOINTS in folders
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name != CHECKPOINTS)
-        if begun or results.NAME in files or FAILED in files:
+        if begun or results.NAME in files or results.FAILED in files:
             yield Path(path)
 
 

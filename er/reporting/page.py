@@ -34,7 +34,7 @@ class Column(NamedTuple):
 
 
 COLUMNS = [
-    *(Column(name, name, None) for name in ("task", "model", "method", "cut", "arm", "storage", "seed")),
+    *(Column(name, name, None) for name in ("task", "model", "method", "cut", "arm", "storage", "differs", "seed")),
     Column("score", "score %", 1),
     Column("warm", "warm %", 0),
     Column("cold", "cold %", 0),

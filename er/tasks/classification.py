@@ -66,7 +66,11 @@ def _example(row: Row, task: config.Task) -> Example:
 def readers(task: config.Task) -> dict[str, Reader]:
     """Say how new texts are read: a `.txt` may also hold a text a line."""
     known = tables(task.columns)
-    return known if len(task.text) == 2 else known | {".txt": partial(text_lines, column=task.text[0], other=known[".txt"])}
+    return (
+        known
+        if len(task.text) == 2
+        else known | {".txt": partial(text_lines, column=task.text[0], other=known[".txt"])}
+    )
 
 
 def unlabelled(task: config.Task, labels: list[str], rows: list[Row]) -> tuple[Classification, list[int]]:

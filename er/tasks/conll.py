@@ -17,7 +17,8 @@ def sentences(path: Path, token: str = "tokens", tag: str = "tags", tagged: bool
     """Read each sentence's tokens and tags, the first and the last column of its lines.
 
     Columns are separated by tabs if the file's first line has one, otherwise by spaces. The columns of
-    the result are called `token` and `tag`. Where lines need not be `tagged`, one column is enough, and no tag is checked.
+    the result are called `token` and `tag`. Where lines need not be `tagged`, one column is enough, and
+    no tag is checked.
     """
     lines: list[list[str]] = []
     width, tabs, number = None, False, 0

@@ -69,6 +69,8 @@ def _folder(task: config.Task, data: Path | None) -> Path | None:
         return folder
     if not task.path:
         raise UserError(f"task={task.name} has no data.{MEND}")
+    if local is not None and local.is_file():
+        raise UserError(f"task.path={task.path} is a file. Name the directory that holds it.")
     if local is not None and not local.is_dir():
         raise UserError(f"task.path={task.path}: there is no such directory (seen from {Path.cwd()}).{MEND}")
     return local

@@ -99,6 +99,10 @@ def _examples(rows: list[Row], task: config.Task) -> Iterator[Example]:
         if len(words) != len(tags):
             raise UserError(f"{row.where}: {len(words)} tokens but {len(tags)} tags. Give each token its tag.")
         for tag in tags:
+            if tag.isdecimal() and not task.label_names:
+                raise UserError(
+                    f"{row.where}: {tag[:40]!r} is no tag. Say what the numbers stand for: task.label_names=[O,...]."
+                )
             schemes.check(fields.writable(tag, row, task.label), row.where)
         if words:  # some sets have empty sentences: nothing to learn, nothing to score
             yield Example(tuple(words), tuple(tags), row.where)

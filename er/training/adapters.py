@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import warnings
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -50,6 +51,25 @@ def add_adapter(model: Any, adapter: Adapter, k: int) -> None:
     model.add_adapter(NAME, config=config, set_active=True)
     for message in THEIRS:
         warnings.filterwarnings("ignore", message=message)
+
+
+def hub_class(model_type: str) -> Any:
+    """Return the class of the `adapters` library whose heads are saved with an adapter, `None` for other families."""
+    mapping = _library().AutoAdapterModel._model_mapping
+    return next((mapping[kind] for kind in list(mapping.keys()) if kind.model_type == model_type), None)
+
+
+def add_head(model: Any, reads: str, labels: list[str], layers: int, activation: str | None) -> list[Any]:
+    """Put a head beside our adapter; return its linear layers, from below."""
+    add = {"sequence": model.add_classification_head, "token": model.add_tagging_head, "span": model.add_qa_head}[reads]
+    options = {"num_labels": len(labels), "layers": layers, "activation_function": activation}
+    add(NAME, id2label=dict(enumerate(labels)), **options)
+    return [layer for layer in model.heads[NAME] if hasattr(layer, "weight")]
+
+
+def save(model: Any, folder: Path) -> None:
+    """Write our adapter and the head beside it."""
+    model.save_adapter(str(folder), NAME, with_head=True)
 
 
 def is_adapter(name: str) -> bool:

@@ -15,6 +15,7 @@ from er.config import Config, Method, Trains
 from er.errors import UserError
 from er.timing import Stopwatch
 from er.training.apart import lowered
+from er.training.cold import Cold
 from er.training.data import Split
 from er.training.heads import LOSSES
 from er.training.methods import Parts, assemble
@@ -22,6 +23,9 @@ from er.training.recycle import open_cache, recycle
 from er.training.workload import Workload
 
 Batch = dict[str, Any]
+
+RECYCLING = ("frozen", "recycled", "cold", "ram")
+"""The arms that are one model, cut, and differ in where its activations come from."""
 
 
 @dataclass
@@ -32,6 +36,8 @@ class Arm:
     batch: Callable[[int], Batch]
     loss: Callable[[Tensor, Tensor], Tensor]
     device: torch.device
+    before: Callable[[], None] = lambda: None
+    """What has to be done before a step, and is no part of it."""
     clock: Stopwatch | None = None
     """Where there is one, it is told where the time goes: at every phase the device is waited for."""
 
@@ -86,9 +92,11 @@ def build_arms(
 ) -> dict[str, Arm]:
     """Set up the arms that `bench.arms` names.
 
-    `frozen`, `recycled` and `ram`, which is recycled without any reading, are one model that differs in where its
-    activations come from. `finetune` and `adapters` are models of their own, whole ones.
+    `frozen`, `recycled`, `cold` (recycled, each batch from a disk that was not read before) and `ram` (recycled without
+    any reading) are one model that differs in where its activations come from. `finetune` and `adapters` are models of
+    their own, whole ones.
     """
+    methods = {name: whole(name, config.method) for name in config.bench.arms if name not in RECYCLING}
     rows = np.unique(np.concatenate(batches))
     batches = [np.searchsorted(rows, batch).tolist() for batch in batches]
     plain, cached = (Split(work.split.tokens.rows(rows), work.split.labels[rows]) for _ in range(2))
@@ -102,10 +110,15 @@ def build_arms(
         "recycled": lambda i: cached.batch(batches[i]),
         "ram": lambda i: ram[i],
     }
+    prepare: dict[str, Callable[[], None]] = {}
+    if "cold" in config.bench.arms:
+        cold = Cold(cached)
+        sources["cold"], prepare["cold"] = (lambda i: cold.batch(batches[i])), cold.forget
     arms = {}
     for name in config.bench.arms:
-        own = parts if name in sources else assemble(replace(config, method=whole(name, config.method)), 0, work)
+        own = assemble(replace(config, method=methods[name]), 0, work) if name in methods else parts
         arms[name] = Arm(own, sources.get(name, sources["frozen"]), LOSSES[work.head], device)
+        arms[name].before = prepare.get(name, arms[name].before)
     return arms
 
 
@@ -117,5 +130,5 @@ def whole(arm: str, method: Method) -> Method:
     if arm == "adapters" and method.adapter is not None:
         return replace(online, trains=Trains.adapters, adapter=method.adapter)
     raise UserError(
-        f"bench.arms={arm}: choose from finetune, frozen, recycled, ram, and, with a method that has them, adapters."
+        f"bench.arms={arm}: choose from finetune, frozen, recycled, cold, ram and, where the method has some, adapters."
     )

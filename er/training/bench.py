@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from er.config import Config
+from er.errors import UserError
 from er.timing import Stopwatch, synchronize
 from er.training.arms import Arm, build_arms
 from er.training.data import BucketedBatches, Tokens
@@ -42,30 +43,47 @@ def bench(config: Config, k: int, work: Workload, device: torch.device) -> dict[
 def timed(config: Config, k: int, work: Workload, mode: str, size: int, device: torch.device) -> dict[str, Any]:
     """Time one mode of every arm: the seconds of each batch, and, of a few batches, of each phase."""
     batches = list(BucketedBatches(work.split.tokens.lengths, size, config.seed))[: config.bench.batches]
+    if len(batches) <= config.bench.warmup:
+        raise UserError(
+            f"{work.name} fills {len(batches)} batches of {size}, of which bench.warmup={config.bench.warmup} do not "
+            "count. Take more or smaller batches (bench.batches, optim.batch_size, bench.inference_batch_size)."
+        )
     arms = build_arms(config, k, work, batches, device)
     steps = {name: getattr(arm, mode) for name, arm in arms.items()}
-    seconds = alternate(steps, range(len(batches)), config.bench.warmup, device)
+    before = {name: arm.before for name, arm in arms.items()}
+    seconds = alternate(steps, range(len(batches)), config.bench.warmup, device, before=before)
     phases = {name: profiled(arm, steps[name], range(len(batches))[:PROFILED]) for name, arm in arms.items()}
-    inputs = sum(map(len, batches[config.bench.warmup :]))
-    return {"batch_size": size, "inputs": inputs, "seconds": seconds, "phases": phases}
+    return {"batch_size": size, "seconds": seconds, "phases": phases}
 
 
 def profiled(arm: Arm, step: Callable[[int], object], rounds: Iterable[int]) -> dict[str, float]:
     """Return the seconds that these batches spend in each phase of a step."""
     arm.clock = Stopwatch(arm.device)
     for index in rounds:
+        arm.before()
         step(index)
     return dict(arm.clock.seconds)
 
 
 def alternate(
-    steps: dict[str, Callable[[int], object]], rounds: Iterable[int], warmup: int, device: torch.device
+    steps: dict[str, Callable[[int], object]],
+    rounds: Iterable[int],
+    warmup: int,
+    device: torch.device,
+    desc: str = "bench",
+    progress: bool = True,
+    before: Mapping[str, Callable[[], None]] | None = None,
 ) -> Seconds:
-    """Run every step once a round, in an order that rotates, and return the seconds after the warm-up."""
+    """Run every step once a round, in an order that rotates, and return the seconds after the warm-up.
+
+    What must happen `before` a step is not counted.
+    """
     seconds: Seconds = {name: [] for name in steps}
     names = list(steps)
-    for turn, index in enumerate(tqdm(list(rounds), desc="bench", unit="round", leave=False)):
+    for turn, index in enumerate(tqdm(list(rounds), desc=desc, unit="round", leave=False, disable=not progress)):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            if before:
+                before[name]()
             start = time.perf_counter()
             steps[name](index)
             synchronize(device)

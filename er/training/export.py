@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -33,10 +32,13 @@ def export(run: str | Path, to: str | Path, overwrite: bool = False) -> None:
     trained = load_run(run)
     check_joint(trained)
     adapter = trained.config.method.adapter is not None
-    model = adapters.with_head(trained) if adapter else checkpoint(trained)
+    model = with_adapter(trained) if adapter else checkpoint(trained)
 
     def write(folder: Path) -> None:
-        (adapters.save if adapter else model.save_pretrained)(*((model, folder) if adapter else (folder,)))
+        if adapter:
+            adapters.save(model, folder)
+        else:
+            model.save_pretrained(folder)
         encoders.load_tokenizer(trained.config.model).save_pretrained(folder)
         results.write(folder / results.NAME, trained.result)
         results.write_text(folder / "README.md", card.card(trained, type(model).__name__))
@@ -53,7 +55,7 @@ def checkpoint(trained: Trained) -> Any:
     kind = STOCK[trained.head] if stock else plain.stock_class(model_type, trained.head)
     torch.manual_seed(config.seed)
     model: Any = encoders.load_model(config.model, kind, num_labels=trained.outputs)
-    put(model if stock else model.base_model, trained)
+    put(model if stock else model.base_model, own(trained), trained)
     if not stock:
         plain.express(model, trained.head, *plain.linear_map(trained.weights))
     model.config.id2label = dict(enumerate(trained.labels))
@@ -61,9 +63,33 @@ def checkpoint(trained: Trained) -> Any:
     return model.eval()
 
 
-def put(encoder: Any, trained: Trained) -> None:
-    """Put the weights that a run trained, its own head apart, into the model that they are of."""
-    unexpected = encoder.load_state_dict(own(trained), strict=False).unexpected_keys
+@torch.no_grad()
+def with_adapter(trained: Trained) -> Any:
+    """Return the base model with the adapter that the run trained and its head, as a class of `adapters`."""
+    config, method = trained.config, trained.config.method
+    model_type = encoders.load_config(config.model).model_type
+    kind = adapters.hub_class(model_type)
+    if method.adapter is None or method.trains is not Trains.adapters or model_type == "t5" or kind is None:
+        raise UserError(
+            f"{trained.directory}: `adapters` has no class that holds a {model_type} encoder, an adapter in it "
+            "and a head on it, and nothing else that trained. Use `er predict`, or train with method=reduced."
+        )
+    model: Any = encoders.load_model(config.model, kind)
+    adapters.add_adapter(model, method.adapter, trained.k)
+    layers, activation = plain.layers(own(trained), trained, model.config)
+    prefix = f"{model.base_model_prefix}." if method.head is Head.stock else ""
+    inside = {name.removeprefix(prefix): w for name, w in own(trained).items() if adapters.is_adapter(name)}
+    put(model.base_model, inside, trained)
+    head = adapters.add_head(model, trained.head, trained.labels, len(layers), activation)
+    for layer, (weight, bias) in zip(head, layers, strict=True):
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+    return model.eval()
+
+
+def put(encoder: Any, weights: dict[str, Tensor], trained: Trained) -> None:
+    """Put weights that a run trained into the model that they are of."""
+    unexpected = encoder.load_state_dict(weights, strict=False).unexpected_keys
     if unexpected:
         raise UserError(f"{trained.directory}: weights that the model does not have: {', '.join(unexpected[:3])}.")
 
@@ -71,6 +97,11 @@ def put(encoder: Any, trained: Trained) -> None:
 def own(trained: Trained) -> dict[str, Tensor]:
     """Return what a run trained of its model, by the model's own names."""
     above = "upper.model." if trained.config.method.recycles else "upper."
+    if odd := [name for name in trained.weights if not name.startswith((above, "head."))]:
+        raise UserError(
+            f"{trained.directory}: {odd[0]} is shared with the layers below the cut, and the run recomputed those. "
+            "Train it with cache.mode=on to export it."
+        )
     return {name.removeprefix(above): weight for name, weight in trained.weights.items() if name.startswith(above)}
 
 

@@ -7,12 +7,14 @@ import sys
 import warnings
 from typing import Any
 
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import Logger
 from tqdm import tqdm
 
 from er.config import Config
+from er.errors import UserError
 from er.training.record import MONITOR, Record
 
 
@@ -56,21 +58,24 @@ def build_trainer(config: Config, record: Record, logger: Logger | None) -> Trai
     if config.optim.patience is not None:
         callbacks.append(EarlyStopping(MONITOR, patience=config.optim.patience))
     callbacks.append(record)
-    return Trainer(
-        accelerator=config.trainer.accelerator,
-        devices=config.trainer.devices,
-        precision=config.trainer.precision.value,
-        deterministic=config.trainer.deterministic,
-        max_epochs=config.optim.epochs,
-        gradient_clip_val=config.optim.clip,
-        callbacks=callbacks,
-        logger=logger or False,
-        default_root_dir=record.path.parent,
-        num_sanity_val_steps=0,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        inference_mode=False,  # the lower layers' outputs may be used by autograd later
-    )
+    try:
+        return Trainer(
+            accelerator=config.trainer.accelerator,
+            devices=config.trainer.devices,
+            precision=config.trainer.precision.value,
+            deterministic=config.trainer.deterministic,
+            max_epochs=config.optim.epochs,
+            gradient_clip_val=config.optim.clip,
+            callbacks=callbacks,
+            logger=logger or False,
+            default_root_dir=record.path.parent,
+            num_sanity_val_steps=0,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            inference_mode=False,  # the lower layers' outputs may be used by autograd later
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise UserError(f"trainer.accelerator={config.trainer.accelerator}: {error} Try trainer=default.") from error
 
 
 def quieten() -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForTokenClassification
 
+from er.config import Head
 from er.errors import UserError
 from er.training.heads import STOCK
+
+if TYPE_CHECKING:
+    from er.training.trained import Trained
 
 TINY = 2.0**-30
 """A power of two so small that tanh, and a norm that divides by the root of `eps`, are straight lines around zero."""
@@ -124,6 +128,20 @@ def _both_signs(dense: nn.Linear, weight: Tensor) -> tuple[Tensor, Tensor]:
     back = torch.zeros(count, width)
     back[:, :count], back[:, count : 2 * count] = torch.eye(count), -torch.eye(count)
     return both, back
+
+
+def layers(own: dict[str, Tensor], trained: Trained, config: Any) -> tuple[list[tuple[Tensor, Tensor]], str | None]:
+    """Return the linear layers of the head that a run trained, from below, and what is between them."""
+    if trained.config.method.head is Head.linear:
+        return [linear_map(trained.weights)], None
+    if trained.head in ONE_LAYER:
+        names, activation = [ONE_LAYER[trained.head]], None
+    else:
+        stock = SEQUENCE[config.model_type]
+        names, activation = [stock.dense, stock.out], stock.activation
+    if activation == "linear":
+        activation = config.pooler_hidden_act  # as it was trained
+    return [(own[f"{name}.weight"], own[f"{name}.bias"]) for name in names], activation
 
 
 def _set(layer: Any, weight: Tensor, bias: Tensor) -> None:

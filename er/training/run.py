@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import shutil
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from hydra.core.hydra_config import HydraConfig
 from pytorch_lightning import Trainer, seed_everything
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from er import checks, encoders, identity, paper, results
 from er.config import Config, Model, OnDone
@@ -60,9 +65,35 @@ def run(config: Config) -> Result:
     log.info("%s: cut at layer %d of %d", directory, k, depth)
     if config.optim.name == "paper":
         paper.explain(config)
-    result = _train(config, task, k, named, directory)
+    with failing(directory):
+        result = _train(config, task, k, named, directory)
     log.info("%s: %s", directory, _summary(result))
     return result
+
+
+@contextmanager
+def failing(directory: Path) -> Iterator[None]:
+    """Make sure that a run can write to its directory, and that it leaves why it failed, unless that was a mistake."""
+    failed = directory / results.FAILED
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        failed.unlink(missing_ok=True)
+        results.write_text(failed, "{}")
+        failed.unlink()
+    except OSError as error:
+        raise UserError(f"Cannot write the run to {directory}: {error.strerror}. Set paths.runs elsewhere.") from error
+    try:
+        yield
+    except UserError:
+        with suppress(OSError):  # an interrupted run has left its checkpoints
+            directory.rmdir()
+        raise
+    except Exception as error:
+        given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+        command = shlex.join(["er", "train", *given])
+        said = {"error": str(error), "traceback": traceback.format_exc(), "command": command}
+        results.write_text(failed, json.dumps(said, indent=2))
+        raise
 
 
 def data_folder(config: Config) -> Path | None:
@@ -78,8 +109,7 @@ def finished(directory: Path, on_done: OnDone) -> Result | None:
     if on_done is OnDone.error:
         raise UserError(f"{directory} holds a result already. Set on_done=skip or on_done=overwrite.")
     if on_done is OnDone.overwrite:
-        shutil.rmtree(directory)
-        return None
+        return None  # it stays until there is something to put in its place
     result = results.read(path)
     log.info("%s: done already, skipped: %s", directory, _summary(result))
     return result
@@ -169,9 +199,9 @@ def fit(trainer: Trainer, module: RecyclingModule, data: RecyclingDataModule, re
 
 def _keep(directory: Path, module: RecyclingModule, task: Task, result: Result) -> None:
     """Leave in the run directory what is worth keeping, the record last."""
-    directory.mkdir(parents=True, exist_ok=True)
+    (directory / results.NAME).unlink(missing_ok=True)  # of the run that this one overwrites
     weights = {name: weight.contiguous().cpu() for name, weight in module.trained().items()}
-    save_file(weights, directory / WEIGHTS)
+    results.write_bytes(directory / WEIGHTS, save(weights))
     rows = task.predictions("test", module.logits["test"])
     results.write_text(directory / PREDICTIONS, "".join(json.dumps(row) + "\n" for row in rows))
     details = task.details("test", module.logits["test"])

@@ -16,9 +16,11 @@ from er import checks, encoders, results
 from er.config import Config, Model, Precision
 from er.errors import UserError
 from er.results import Result
-from er.tasks import HEADS
+from er.tasks import unlabelled
 from er.training import cross_model
 from er.training.run import WEIGHTS
+
+EXPECTED = " Give the folder of a run: runs/TASK/MODEL/METHOD-ID."
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Trained:
     @property
     def head(self) -> str:
         """What the head reads: `sequence`, `token` or `span`."""
-        return HEADS[self.config.task.kind]
+        return unlabelled(self.config.task, self.labels, [])[0].head
 
 
 def load_run(path: str | Path) -> Trained:
@@ -67,7 +69,9 @@ def load_run(path: str | Path) -> Trained:
     result = results.read(record)
     config = _settings(result, record)
     if config.model.random:
-        raise UserError(f"{directory}: model.random=true: a run on random weights is for timing, and they are not kept.")
+        raise UserError(
+            f"{directory}: model.random=true: a run on random weights is for timing, and they are not kept."
+        )
     if not result.labels:
         raise UserError(f"{record} does not name its labels, as an older er wrote it. Train again (on_done=overwrite).")
     _check_base(config, result, directory)
@@ -76,11 +80,11 @@ def load_run(path: str | Path) -> Trained:
 
 def _not_finished(directory: Path) -> str:
     if not directory.is_dir():
-        return f"run={directory}: there is no such folder (seen from {Path.cwd()}). Give a run's, runs/TASK/MODEL/METHOD-ID."
+        return f"run={directory}: there is no such folder (seen from {Path.cwd()}).{EXPECTED}"
     if (directory / "checkpoints").is_dir():
         return f"run={directory} is not finished: it has no {results.NAME}. Issue its `er train` command again."
     inside = sorted(record.parent for record in directory.rglob(results.NAME))[:3]
-    hint = f" Did you mean {' or '.join(map(str, inside))}?" if inside else " Give a run's, runs/TASK/MODEL/METHOD-ID."
+    hint = f" Did you mean {' or '.join(map(str, inside))}?" if inside else EXPECTED
     return f"run={directory} is no run: it has no {results.NAME}.{hint}"
 
 
@@ -112,8 +116,8 @@ def _check_base(config: Config, result: Result, directory: Path) -> None:
     for model, then, now in pairs:
         if then != now:
             raise UserError(
-                f"{directory}: the weights or the config.json in model.path={model.path} are not those that the run was "
-                f"trained on (digest {now}, then {then}). Restore them, or train again."
+                f"{directory}: the weights or the config.json in model.path={model.path} are not those that the run "
+                f"was trained on (digest {now}, then {then}). Restore them, or train again."
             )
 
 

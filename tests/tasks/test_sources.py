@@ -62,7 +62,7 @@ def test_a_local_path_that_is_not_there_never_becomes_a_hub_id(path: str, task: 
 def test_a_file_is_no_directory(task: MakeTask, folder: Folder) -> None:
     file = folder(train=ROWS) / "train.jsonl"
 
-    with pytest.raises(UserError, match="no such directory"):
+    with pytest.raises(UserError, match="is a file"):
         load_task(task(path=str(file)), None)
 
 

@@ -126,7 +126,7 @@ class TestFiles:
             ({"tokens": ["a"], "tags": ["O", "O"]}, "1 tokens but 2 tags"),
             ({"tokens": "a", "tags": ["O"]}, "'tokens' should hold a list, but is 'a'"),
             ({"tokens": ["a", None], "tags": ["O", "O"]}, "words only, but holds None"),
-            ({"tokens": ["a"], "tags": [1]}, "'1' is no tag"),
+            ({"tokens": ["a"], "tags": [1]}, "'1' is no tag.*task.label_names"),
             ({"tokens": ["a"], "tags": ["x"]}, "'x' is no tag"),
             ({"tokens": ["\ud800"], "tags": ["O"]}, "half a character"),
             ({"words": ["a"], "tags": ["O"]}, "no column 'tokens', but words, tags.*task.text"),

@@ -27,7 +27,7 @@ def record(runs: Path) -> dict[str, Any]:
 
 
 def test_every_arm_is_timed_on_every_batch(tmp_path: Path) -> None:
-    done = bench(tmp_path, *SHAPE, *QUICK, "bench.arms=[finetune,adapters,frozen,recycled,ram]")
+    done = bench(tmp_path, *SHAPE, *QUICK, "bench.arms=[finetune,adapters,frozen,recycled,cold,ram]")
 
     assert done.returncode == 0, done.stderr
     said = record(tmp_path)
@@ -35,7 +35,7 @@ def test_every_arm_is_timed_on_every_batch(tmp_path: Path) -> None:
     for mode in ("training", "inference"):
         seconds = said[mode]["seconds"]
         assert all(set(each) >= {"read", "copy", "forward"} for each in said[mode]["phases"].values())
-        assert list(seconds) == ["finetune", "adapters", "frozen", "recycled", "ram"]
+        assert list(seconds) == ["finetune", "adapters", "frozen", "recycled", "cold", "ram"]
         assert all(len(each) == 2 and min(each) > 0 for each in seconds.values())
     assert all(f"{mode}  {arm}" in done.stdout for mode in ("training ", "inference") for arm in ("finetune", "ram"))
 
@@ -69,3 +69,15 @@ def test_half_the_layers_recycled_halve_the_work(tmp_path: Path, model: str, goa
     said = record(tmp_path)
     assert ratio(said["training"]["seconds"], "finetune", "recycled") >= goal
     assert ratio(said["inference"]["seconds"], "adapters", "recycled") >= 1.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["minilm_l6", "bert_base"])
+def test_a_step_hardly_waits_for_the_cache_even_from_a_cold_disk(tmp_path: Path, model: str) -> None:
+    arms = ["method=reduced", "bench.arms=[recycled,cold,ram]", "bench.batches=20", "optim.batch_size=16"]
+    done = bench(tmp_path, f"model={model}", "model.random=true", "bench.tokens=[20,100]", *arms)
+
+    assert done.returncode == 0, done.stderr
+    seconds = record(tmp_path)["training"]["seconds"]
+    assert ratio(seconds, "recycled", "ram") <= 1.03
+    assert ratio(seconds, "cold", "ram") <= 1.15

@@ -166,3 +166,45 @@ def test_caching_embeddings_is_refused(train: Train, tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
     assert train("method=reduced", "cut=0", "cache.mode=off").identity["cut"] == 0
+
+
+def test_a_crash_leaves_why_and_the_next_run_clears_it(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr("er.training.run.fit", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train()
+    (left,) = (tmp_path / "runs").rglob("failed.json")
+    assert "ZeroDivisionError" in json.loads(left.read_text())["traceback"]
+
+    train()
+    assert not left.exists()
+
+
+def test_a_finished_run_stays_until_another_takes_its_place(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = directory(train(), tmp_path) / "result.json"
+    before = result.read_bytes()
+    monkeypatch.setattr("er.training.run.fit", lambda *_: 1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        train("on_done=overwrite")
+    assert result.read_bytes() == before
+
+
+def test_runs_that_cannot_be_written_are_refused_before_any_work(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("er.training.run.fit", lambda *_: pytest.fail("it trained"))
+
+    with pytest.raises(UserError, match=r"paths\.runs"):
+        train(f"paths.runs={tmp_path / 'file'}")
+
+
+@pytest.mark.parametrize("option", ["trainer.accelerator=tpux", "trainer.devices=2"])
+def test_hardware_that_is_not_to_be_had_is_refused(train: Train, option: str) -> None:
+    with pytest.raises(UserError, match=option.partition("=")[0]):
+        train(option)

@@ -1,0 +1,119 @@
+"""The runs of a study, before any is begun: which are done, which are impossible, and where each would go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from er import checks, encoders, identity, results
+from er.config import Config, Model, OnDone
+from er.errors import UserError
+from er.sweeps import composed
+from er.tasks import Task, load_task
+from er.training import cross_model
+from er.training.data import Split
+from er.training.run import data_folder, tokenized
+
+
+class Shelf:
+    """What the runs of a study share, read once; what cannot be read fails once, and then with the same words."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Any] = {}
+        self._tokens: tuple[str, dict[str, dict[str, Split]]] = ("", {})
+
+    def task(self, config: Config) -> Task:
+        """Return the task of a run."""
+        task: Task = self._once(lambda: load_task(config.task, data_folder(config)), config.task, config.paths.data)
+        return task
+
+    def depth(self, model: Model) -> int:
+        """Return how many layers a model has."""
+        return int(self._once(lambda: encoders.depth(encoders.load_config(model)), "depth", model))
+
+    def source(self, model: Model) -> str:
+        """Return what stands for a model's files."""
+        return str(self._once(lambda: encoders.source(model), "source", model))
+
+    def tokens(self, config: Config) -> dict[str, Split]:
+        """Return the tokenised splits of a run; only those of one model are kept at a time."""
+        model, about = repr(config.model), repr((config.task, config.paths, config.method.source))
+        if model != self._tokens[0]:
+            self._tokens = (model, {})
+        kept = self._tokens[1]
+        if about not in kept:
+            kept[about] = tokenized(config, self.task(config))
+        return kept[about]
+
+    def _once(self, read: Callable[[], Any], *about: Any) -> Any:
+        key = repr(about)
+        if key not in self._kept:
+            try:
+                self._kept[key] = read()
+            except UserError as error:
+                self._kept[key] = error
+        if isinstance(self._kept[key], UserError):
+            raise self._kept[key]
+        return self._kept[key]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a study."""
+
+    config: Config
+    k: int
+    depth: int
+    directory: Path
+    done: bool
+
+    @property
+    def arm(self) -> str:
+        """How it is done: from the cache, with the frozen layers computed again, or with all of them."""
+        if checks.recycled(self.config):
+            return "recycled"
+        return "frozen" if self.config.method.recycles else self.config.method.name
+
+
+@dataclass(frozen=True)
+class Study:
+    """The points of a sweep."""
+
+    runs: list[Point]
+    """Each once, though several points may be the same run."""
+    points: int
+    impossible: dict[str, list[str]]
+    """Points that cannot be run, by the reason."""
+
+
+def survey(points: list[list[str]], shelf: Shelf, progress: bool) -> Study:
+    """Compose and check every point as `er train` would, and look whether it is done."""
+    runs: dict[Path, Point] = {}
+    impossible: dict[str, list[str]] = {}
+    for each in tqdm(points, desc="points", leave=False, disable=not progress):
+        try:
+            point = placed(checks.settings(composed("train", each)), shelf)
+            runs.setdefault(point.directory, point)
+        except UserError as error:
+            impossible.setdefault(str(error), []).append(" ".join(each))
+    return Study(list(runs.values()), len(points), impossible)
+
+
+def placed(config: Config, shelf: Shelf) -> Point:
+    """Check a run as far as that goes without beginning it, and find its folder."""
+    task, depth = shelf.task(config), shelf.depth(config.model)
+    k = checks.cut_layer(config.method.cut, depth)
+    checks.check_cut(config, k)
+    checks.check_meeting(config, k, depth)
+    named = identity.identity(config, k, {"model": shelf.source(config.model), "task": task.digest})
+    if config.method.source is not None:
+        named["source"] = cross_model.named(config.method.source)
+    directory = identity.run_dir(config, identity.run_id(named))
+    there = (directory / results.NAME).exists()
+    if there and config.on_done is OnDone.error:
+        raise UserError(f"{directory} holds a result already. Set on_done=skip or on_done=overwrite.")
+    return Point(config, k, depth, directory, there and config.on_done is OnDone.skip)

@@ -1,0 +1,144 @@
+"""A plan says what is done, what is impossible, what is missing and what the rest takes; then it is so."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.errors import HydraException
+
+from er.commands.plan import plan
+from er.config import Config
+from er.planning import Setting
+from er.results import Result
+from er.training.foresee import foresee
+from er.training.run import run
+from er.training.study import Shelf, placed
+
+Small = Callable[..., Config]
+
+
+def planned(*configs: Config) -> list[Setting]:
+    shelf = Shelf()
+    return foresee([placed(config, shelf) for config in configs], shelf)
+
+
+def about(tmp_path: Path, encoder: Path, words: Path) -> list[str]:
+    paths = [f"paths.cache={tmp_path}/cache", f"paths.runs={tmp_path}/runs", f"task.path={words}"]
+    return ["model=hf", f"model.path={encoder}", "task=classification", "trainer=cpu", "trainer.progress=false", *paths]
+
+
+def er(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command, environment = [sys.executable, "-m", "er", "plan", *arguments], os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def record(tmp_path: Path) -> dict[str, Any]:
+    (path,) = (tmp_path / "runs" / "plan").glob("*.json")
+    return dict(json.loads(path.read_text()))
+
+
+def test_a_sweep_is_planned_without_running_any_of_it(tmp_path: Path, checkpoint: Path, words: Path) -> None:
+    study = ["arm=finetune,frozen,recycled", "cut=2,9", "seed=0,1", "optim.epochs=2", "optim.batch_size=8"]
+    done = er(*about(tmp_path, checkpoint, words), *study)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    said = record(tmp_path)
+    assert (said["points"], said["runs"], said["done"]) == (12, 6, 0)  # finetune knows no cut
+    assert [(each["arm"], each["epochs"]) for each in said["settings"]] == [
+        (arm, [2, 2]) for arm in ("finetune", "frozen", "recycled")
+    ]
+    assert all(pace["epoch"] > 0 for each in said["settings"] for pace in each["paces"].values())
+    assert [len(points) for points in said["impossible"].values()] == [4]
+    assert "cut=9: this encoder has 4 layers" in done.stdout and "and 3 more" in done.stdout
+    assert not list(tmp_path.rglob("result.json")) and not list(tmp_path.rglob("space.json"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["cut=9"], "cut=9"),
+        (["task.path=nowhere,nirgends"], "nirgends"),
+        (["seed=0,1", "optim.lrr=1"], "lrr"),
+        (["seed=0,1", "optim.epochs=0"], "optim.epochs=0"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(
+    tmp_path: Path, checkpoint: Path, words: Path, overrides: list[str], says: str
+) -> None:
+    with pytest.raises(HydraException, match=says):
+        plan([*about(tmp_path, checkpoint, words), *overrides], tmp_path / "runs", progress=False)
+
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_is_said_to_be_missing_is_what_is_then_built(small: Small) -> None:
+    config = small("method=reduced", "cut=2")
+    (before,) = planned(config)
+    result = run(config)
+    (after,) = planned(small("method=reduced", "cut=2", "seed=1"))
+
+    assert result.cache is not None
+    assert before.missing == before.own and before.missing.bytes == result.cache["bytes"]
+    assert after.missing.bytes == after.missing.seconds == 0
+
+
+def test_a_run_that_is_done_is_counted_and_not_timed(small: Small) -> None:
+    config = small("method=reduced", "cut=2")
+    run(config)
+
+    (setting,) = planned(config)
+
+    assert (setting.done, setting.epochs, setting.paces) == (1, (), {})
+
+
+def test_entries_that_settings_share_are_built_by_the_first(small: Small) -> None:
+    first, second, other = planned(
+        small("method=reduced", "cut=2"), small("method=reduced_adapters", "cut=2"), small("method=reduced", "cut=3")
+    )
+
+    assert first.missing.bytes == second.missing.bytes == other.missing.bytes
+    assert sorted([first.own.bytes, second.own.bytes]) == [0, other.own.bytes]
+
+
+@pytest.mark.parametrize("method", ["adapters", "bitfit", "probe", "cross_model"])
+def test_every_method_has_a_pace(small: Small, method: str) -> None:
+    (setting,) = planned(small(f"method={method}"))
+
+    assert setting.paces[setting.arm].run(2) > 0
+    assert (setting.own.seconds > 0) == setting.recycles
+
+
+@pytest.mark.slow
+def test_it_then_takes_as_long_as_was_said(composed: Callable[..., Config], tmp_path: Path) -> None:
+    """Building and epochs of a real encoder on real text, within a quarter."""
+    common = ["task.limit=600", "optim.epochs=3", "optim.patience=null", "trainer=cpu", "trainer.progress=false"]
+    paths = [f"paths.cache={tmp_path}/cache", f"paths.runs={tmp_path}/runs"]
+    configs = [composed(*common, *paths, f"method={method}") for method in ("finetune", "reduced")]
+    finetune, reduced = planned(*configs)
+    whole, recycled = map(run, configs)
+
+    assert recycled.cache is not None
+    assert ratios(
+        {
+            "build": (reduced.missing.seconds, recycled.seconds["build"]),
+            "finetune": (finetune.paces["finetune"].epoch, epoch(whole)),
+            "recycled": (reduced.paces["recycled"].epoch, epoch(recycled)),
+        }
+    ) == {"build": pytest.approx(1, abs=0.25)} | dict.fromkeys(("finetune", "recycled"), pytest.approx(1, abs=0.25))
+
+
+def epoch(result: Result) -> float:
+    """Seconds of an epoch of training."""
+    return (result.seconds["train"] + result.seconds["read"]) / len(result.history)
+
+
+def ratios(said_and_so: dict[str, tuple[float, float]]) -> dict[str, float]:
+    return {name: said / so for name, (said, so) in said_and_so.items()}
