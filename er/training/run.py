@@ -24,7 +24,7 @@ from er.errors import UserError
 from er.results import Result
 from er.tasks import Task, load_task
 from er.timing import Stopwatch
-from er.training import cross_model, loggers
+from er.training import cross_model, loggers, naming
 from er.training.data import RecyclingDataModule, Split, Tokens, labels_of
 from er.training.loop import build_trainer
 from er.training.methods import Parts, assemble
@@ -53,12 +53,7 @@ def run(config: Config) -> Result:
     """Do one run, unless it is done already; what an interrupted run has done is not done again."""
     task = load_task(config.task, data_folder(config))
     depth = encoders.depth(encoders.load_config(config.model))
-    k = checks.cut_layer(config.method.cut, depth)
-    checks.check_cut(config, k)
-    checks.check_meeting(config, k, depth)
-    named = identity.identity(config, k, {"model": encoders.source(config.model), "task": task.digest})
-    if config.method.source is not None:
-        named["source"] = cross_model.named(config.method.source)
+    k, named = naming.named(config, depth, {"model": encoders.source(config.model), "task": task.digest})
     directory = identity.run_dir(config, identity.run_id(named))
     if (done := finished(directory, config.on_done)) is not None:
         return done

@@ -14,7 +14,7 @@ from er.config import Config, Model, OnDone
 from er.errors import UserError
 from er.sweeps import composed
 from er.tasks import Task, load_task
-from er.training import cross_model
+from er.training import naming
 from er.training.data import Split
 from er.training.run import data_folder, tokenized
 
@@ -106,12 +106,7 @@ def survey(points: list[list[str]], shelf: Shelf, progress: bool) -> Study:
 def placed(config: Config, shelf: Shelf) -> Point:
     """Check a run as far as that goes without beginning it, and find its folder."""
     task, depth = shelf.task(config), shelf.depth(config.model)
-    k = checks.cut_layer(config.method.cut, depth)
-    checks.check_cut(config, k)
-    checks.check_meeting(config, k, depth)
-    named = identity.identity(config, k, {"model": shelf.source(config.model), "task": task.digest})
-    if config.method.source is not None:
-        named["source"] = cross_model.named(config.method.source)
+    k, named = naming.named(config, depth, {"model": shelf.source(config.model), "task": task.digest})
     directory = identity.run_dir(config, identity.run_id(named))
     there = (directory / results.NAME).exists()
     if there and config.on_done is OnDone.error:
