@@ -43,11 +43,12 @@ def test_every_arm_is_timed_on_every_batch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["bench.tokens=[0]"], "bench.tokens=[0]"),
-        (["bench.tokens=[9,8]"], "bench.tokens=[9, 8]"),
+        pytest.param(["bench.tokens=[0]"], "bench.tokens=[0]", marks=pytest.mark.slow),
+        pytest.param(["bench.tokens=[9,8]"], "bench.tokens=[9, 8]", marks=pytest.mark.slow),
         (["bench.tokens=[513]"], "1 to 512 tokens"),
         (["bench.arms=[frozen,warp]"], "bench.arms=warp"),
-        (["method=reduced", "bench.arms=[adapters]"], "bench.arms=adapters"),
+        pytest.param(["method=reduced", "bench.arms=[adapters]"], "bench.arms=adapters", marks=pytest.mark.slow),
+        pytest.param(["bench.warmup=2"], "bench.warmup=2 do not count", marks=pytest.mark.slow),
         (["method=finetune"], "nothing is recycled here"),
     ],
 )

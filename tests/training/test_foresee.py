@@ -65,7 +65,7 @@ def test_a_sweep_is_planned_without_running_any_of_it(tmp_path: Path, checkpoint
     ("overrides", "says"),
     [
         (["cut=9"], "cut=9"),
-        (["task.path=nowhere,nirgends"], "nirgends"),
+        (["task.path=./nowhere,./nirgends"], "nirgends"),
         (["seed=0,1", "optim.lrr=1"], "lrr"),
         (["seed=0,1", "optim.epochs=0"], "optim.epochs=0"),
     ],

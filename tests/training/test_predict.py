@@ -59,8 +59,14 @@ def answered(small: Compose, tmp_path: Path) -> Callable[..., list[dict[str, Any
 Answered = Callable[..., list[dict[str, Any]]]
 
 
-@pytest.mark.parametrize("mode", ["on", "read", "off"])
-@pytest.mark.parametrize("method", ["reduced", "finetune", "reduced_adapters", "cross_model"])
+@pytest.mark.parametrize(
+    ("method", "mode"),
+    [
+        pytest.param(method, mode, marks=() if method == "reduced" or mode == "on" else pytest.mark.slow)
+        for method in ("reduced", "finetune", "reduced_adapters", "cross_model")
+        for mode in ("on", "read", "off")
+    ],
+)
 def test_the_test_split_is_answered_as_the_run_answered_it(
     train: Train, answered: Answered, words: Path, tmp_path: Path, method: str, mode: str
 ) -> None:
