@@ -91,7 +91,7 @@ def _shares(
     """Take on window after window of what is free, each of about so many tokens, until nothing is."""
     share, claims = todo[:0], Claims(cache)
     try:
-        for window in _windows(todo, lengths, tokens):
+        for window in windows(todo, lengths, tokens):
             window = window[cache.absent(keys[window])]
             if len(window):
                 share = np.append(share, window[claims.take(keys[window])])
@@ -150,7 +150,7 @@ def _encoded(
     tokens = lengths[window]
     starts = np.cumsum(tokens) - tokens
     packed = codec.empty(cache.space.storage_dtype, (int(tokens.sum()),), cache.hidden)
-    for batch in _batches(tokens, batch_tokens):
+    for batch in longest_first(tokens, batch_tokens):
         part = codec.encode(_cropped(encode(window[batch]), tokens[batch]), cache.space.storage_dtype)
         rows = _rows(starts[batch], tokens[batch])
         packed.rows.index_copy_(0, rows, part.rows.cpu())
@@ -160,14 +160,14 @@ def _encoded(
     return packed
 
 
-def _windows(todo: NDArray[np.intp], lengths: Ints, tokens: int) -> Iterator[NDArray[np.intp]]:
+def windows(todo: NDArray[np.intp], lengths: Ints, tokens: int) -> Iterator[NDArray[np.intp]]:
     """Cut into runs of about so many tokens, in the order of the data set."""
     number = (np.cumsum(lengths[todo]) - lengths[todo]) // tokens
     if len(todo):
         yield from np.split(todo, np.flatnonzero(np.diff(number)) + 1)
 
 
-def _batches(lengths: Ints, batch_tokens: int) -> Iterator[NDArray[np.intp]]:
+def longest_first(lengths: Ints, batch_tokens: int) -> Iterator[NDArray[np.intp]]:
     """Longest first, so that a batch that does not fit the device is met at once and not at the end."""
     order = np.argsort(-lengths, kind="stable")
     while len(order):

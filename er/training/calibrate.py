@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from er.cache import ActivationCache
-from er.cache.build import _batches, _windows
+from er.cache.build import longest_first, windows
 from er.cache.codec import token_bytes
 from er.config import Config
 from er.encoders import Lower
@@ -108,10 +108,10 @@ def _built(config: Config, cache: ActivationCache, lower: Lower, tokens: Tokens,
 
 def build_batches(config: Config, cache: ActivationCache, tokens: Tokens) -> tuple[Shapes, list[np.ndarray]]:
     """Return the batches in which a build would compute these inputs."""
-    window = max(1, (config.cache.segment_mb << 20) // token_bytes(cache.space.storage_dtype, cache.hidden))
+    size = max(1, (config.cache.segment_mb << 20) // token_bytes(cache.space.storage_dtype, cache.hidden))
     lengths = tokens.lengths
-    windows = _windows(np.arange(len(lengths)), lengths, window)
-    batches = [rows[batch] for rows in windows for batch in _batches(lengths[rows], config.cache.batch_tokens)]
+    parts = windows(np.arange(len(lengths)), lengths, size)
+    batches = [rows[batch] for rows in parts for batch in longest_first(lengths[rows], config.cache.batch_tokens)]
     return shapes_of(batches, lengths), batches
 
 
