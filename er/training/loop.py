@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from typing import Any
 
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping
@@ -67,6 +72,7 @@ def build_trainer(config: Config, record: Record, logger: Logger | None) -> Trai
             max_epochs=config.optim.epochs,
             gradient_clip_val=config.optim.clip,
             callbacks=callbacks,
+            plugins=[environment()],
             logger=logger or False,
             default_root_dir=record.path.parent,
             num_sanity_val_steps=0,
@@ -78,6 +84,19 @@ def build_trainer(config: Config, record: Record, logger: Logger | None) -> Trai
         raise UserError(f"trainer.accelerator={config.trainer.accelerator}: {error} Try trainer=default.") from error
 
 
+def environment() -> ClusterEnvironment:
+    """Tell Lightning who starts the processes of a run: `torchrun`, several tasks of a Slurm step, or Lightning itself.
+
+    Left to itself it takes every Slurm job for one of its own: it would requeue what submitit requeues already, and
+    count tasks where there is but one.
+    """
+    if TorchElasticEnvironment.detect():
+        return TorchElasticEnvironment()
+    if "SLURM_STEP_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        return SLURMEnvironment(auto_requeue=False)
+    return LightningEnvironment()
+
+
 def quieten() -> None:
     """Silence what Lightning says of decisions that were made on purpose, and of its own dependencies."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # importing it has set its own level
@@ -86,5 +105,6 @@ def quieten() -> None:
         r"module\(s\) in eval mode",
         "smaller than the logging interval",
         r"isinstance\(treespec, LeafSpec\)",
+        "The `srun` command is available",
     ):
         warnings.filterwarnings("ignore", message=f".*{message}")
