@@ -7,7 +7,7 @@ from pathlib import Path
 
 from er.errors import UserError
 from er.tasks import schemes
-from er.tasks.readers import Row, text_of
+from er.tasks.readers import Row, lines_of
 
 DOCUMENT = "-DOCSTART-"
 """Begins a document; what else its line says is not read."""
@@ -22,7 +22,7 @@ def sentences(path: Path, token: str = "tokens", tag: str = "tags", tagged: bool
     """
     lines: list[list[str]] = []
     width, tabs, number = None, False, 0
-    for number, line in enumerate(text_of(path).split("\n"), start=1):
+    for number, line in enumerate(lines_of(path), start=1):
         line = line.rstrip("\r")
         if not line.strip() or line.startswith(DOCUMENT):
             yield from _sentence(path, number, lines, token, tag)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
-import io
-import json
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from er.errors import UserError
+from er.tasks.json_stream import Reading, parsed
 
 
 class Row(NamedTuple):
@@ -22,19 +23,13 @@ class Row(NamedTuple):
 
 Reader = Callable[[Path], Iterator[Row]]
 
+LONGEST = 1 << 28
+"""Characters of one field of a table: what is longer is a quote that was never closed."""
+
+ROWS = 1024
+"""Rows of a parquet file that are in memory at once, or all those of its smallest part if that has more."""
+
 EXPECTED = 'Write one object like {"text": "...", "label": "..."} a line, or in .json a list of them.'
-
-
-def text_of(path: Path) -> str:
-    """Read a whole UTF-8 file; a byte order mark is dropped, line ends stay as they are."""
-    data = bytes_of(path)
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path}:{line}: not UTF-8 (byte {data[error.start]:#04x}). Convert the file: iconv -t utf-8."
-        ) from error
 
 
 def bytes_of(path: Path) -> bytes:
@@ -60,33 +55,38 @@ def lines_of(path: Path) -> Iterator[str]:
         raise UserError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[TextIO]:
+    """Open a UTF-8 file; a byte order mark is dropped, line ends stay as they are."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield file
+    except UnicodeDecodeError:
+        deque(lines_of(path), maxlen=0)  # says in which line
+        raise
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
+
+
 def json_lines(path: Path) -> Iterator[Row]:
     """Read one JSON object a line; blank lines are passed over."""
     for number, line in enumerate(lines_of(path), start=1):
         if line.strip():
             where = f"{path}:{number}"
-            yield Row(where, _object(_parsed(line, path, number), where))
+            yield Row(where, _object(parsed(line, path, number, EXPECTED), where))
 
 
 def json_file(path: Path) -> Iterator[Row]:
     """Read a list of JSON objects, or, as many `.json` files are, one object a line."""
-    text = text_of(path)
-    if not text.lstrip().startswith("["):
-        yield from json_lines(path)
-        return
-    for number, value in enumerate(_parsed(text, path, 1), start=1):
-        where = f"{path}, entry {number}"
-        yield Row(where, _object(value, where))
-
-
-def _parsed(text: str, path: Path, line: int) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        where = f"{path}:{line + error.lineno - 1}"
-        raise UserError(f"{where}: no JSON ({error.msg}, column {error.colno}). {EXPECTED}") from error
-    except (ValueError, RecursionError) as error:  # a number of 5,000 digits; brackets nested 10,000 deep
-        raise UserError(f"{path}:{line}: unreadable JSON ({error}). {EXPECTED}") from error
+    with opened(path) as text:
+        file = Reading(text, path, EXPECTED)
+        if file.peek() == "[":
+            for number, value in enumerate(file.items(), start=1):
+                where = f"{path}, entry {number}"
+                yield Row(where, _object(value, where))
+            file.end()
+            return
+    yield from json_lines(path)
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def tsv_table(path: Path, columns: list[str] | None = None) -> Iterator[Row]:
 
 def text_file(path: Path, columns: list[str] | None = None) -> Iterator[Row]:
     """Read a file that may hold either: JSON objects, one a line, or tab-separated values."""
-    first = next((line for line in text_of(path).split("\n") if line.strip()), "")
+    first = next((line for line in lines_of(path) if line.strip()), "")
     tabs = "\t" in first.strip() and not first.lstrip().startswith("{")
     return tsv_table(path, columns) if tabs else json_lines(path)
 
@@ -130,9 +130,12 @@ def text_lines(path: Path, column: str, other: Reader) -> Iterator[Row]:
 
 
 def _table(path: Path, columns: list[str] | None, **dialect: Any) -> Iterator[Row]:
-    text = text_of(path)
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # long documents are no mistake
-    records = _records(path, csv.reader(io.StringIO(text, newline=""), **dialect))
+    csv.field_size_limit(LONGEST)  # long documents are no mistake
+    with opened(path) as text:
+        yield from _rows(path, _records(path, csv.reader(text, **dialect)), columns)
+
+
+def _rows(path: Path, records: Iterator[tuple[str, list[str]]], columns: list[str] | None) -> Iterator[Row]:
     header = columns or next(records, ("", []))[1]
     if twice := sorted({name for name in header if header.count(name) > 1}):
         raise UserError(f"{path}:1: the header names {', '.join(map(repr, twice))} twice. Rename a column.")
@@ -165,15 +168,21 @@ def _records(path: Path, reader: Any) -> Iterator[tuple[str, list[str]]]:
 def parquet(path: Path) -> Iterator[Row]:
     """Read the rows of a parquet file."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        rows = pq.ParquetFile(pa.BufferReader(bytes_of(path))).read().to_pylist()
+        for number, fields in enumerate(_fields(path), start=1):
+            yield Row(f"{path}, row {number}", fields)
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: not readable as parquet ({reason}). Write the file again.") from error
-    for number, fields in enumerate(rows, start=1):
-        yield Row(f"{path}, row {number}", fields)
+
+
+def _fields(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    with path.open("rb") as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
+        for batch in file.iter_batches(batch_size=ROWS, use_threads=False):
+            yield from batch.to_pylist()
 
 
 def tables(columns: list[str] | None = None) -> dict[str, Reader]:
