@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib
 import logging
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import torch
 
 from er.config import Adapter
 from er.errors import UserError
@@ -45,7 +48,7 @@ def add_adapter(model: Any, adapter: Adapter, k: int) -> None:
     config = _config(model.config, adapter, k)
     library = _library()
     family = model.config.model_type
-    library.init(model, interface=_mpnet(library) if family == "mpnet" else None)
+    library.init(model, interface=INTERFACES[family](library, adapter) if family in INTERFACES else None)
     if family == "modernbert":
         _without_invented_bias(model)
     model.add_adapter(NAME, config=config, set_active=True)
@@ -54,9 +57,13 @@ def add_adapter(model: Any, adapter: Adapter, k: int) -> None:
 
 
 def hub_class(model_type: str) -> Any:
-    """Return the class of the `adapters` library whose heads are saved with an adapter, `None` for other families."""
+    """Return the class of the `adapters` library whose heads are saved with an adapter, `None` for other families.
+
+    T5's is none: its heads read the decoder.
+    """
     mapping = _library().AutoAdapterModel._model_mapping
-    return next((mapping[kind] for kind in list(mapping.keys()) if kind.model_type == model_type), None)
+    kinds = (kind for kind in list(mapping.keys()) if kind.model_type == model_type != "t5")
+    return next((mapping[kind] for kind in kinds), None)
 
 
 def add_head(model: Any, reads: str, labels: list[str], layers: int, activation: str | None) -> list[Any]:
@@ -68,8 +75,14 @@ def add_head(model: Any, reads: str, labels: list[str], layers: int, activation:
 
 
 def save(model: Any, folder: Path) -> None:
-    """Write our adapter and the head beside it."""
+    """Write our adapter and the head beside it: one of the library's, or a model's own with what configures it."""
     model.save_adapter(str(folder), NAME, with_head=True)
+    if hasattr(model, "heads"):
+        return
+    model.config.save_pretrained(folder)
+    head = folder / _library().utils.HEAD_WEIGHTS_NAME  # of a T5, the library takes the encoder for a part of the head
+    weights = torch.load(head, weights_only=True)
+    torch.save({name: w for name, w in weights.items() if not name.startswith(f"{model.base_model_prefix}.")}, head)
 
 
 def is_adapter(name: str) -> bool:
@@ -130,7 +143,7 @@ def _without_invented_bias(model: Any) -> None:
             module.register_parameter("bias", None)
 
 
-def _mpnet(library: ModuleType) -> Any:
+def _mpnet(library: ModuleType, adapter: Adapter) -> Any:
     """Describe MPNet's layers, which `adapters` does not know."""
     return library.AdapterModelInterface(
         adapter_methods=["bottleneck", "lora"],
@@ -149,3 +162,13 @@ def _mpnet(library: ModuleType) -> Any:
         layer_ln_1="attention.LayerNorm",
         layer_ln_2="output.LayerNorm",
     )
+
+
+def _modernbert(library: ModuleType, adapter: Adapter) -> Any:
+    """Describe ModernBERT's layers as `adapters` does; LoRA invents a bias, so it is left out where it is not used."""
+    known = library.wrappers.interfaces.CUSTOM_INTERFACES["modernbert"]
+    return replace(known, adapter_methods=["bottleneck" if adapter.kind in WIDE else "lora"])
+
+
+INTERFACES = {"mpnet": _mpnet, "modernbert": _modernbert}
+"""What describes the layers of a family to the library, which an adapter for it is saved with."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from er.config import Head, Model
+from er.config import Config, Head, Model
 from er.encoders.locate import folder
 from er.results import Result
+from er.training.adapters import WIDE
 from er.training.trained import Trained
 
 FRONT = """\
@@ -61,6 +62,28 @@ tokenizer = AutoTokenizer.from_pretrained("DIR")
 model = AutoAdapterModel.from_pretrained({base})
 model.load_adapter("DIR", set_active=True)"""
 
+OWN_CLASS = """\
+import json
+
+import adapters
+from transformers import AutoConfig, AutoTokenizer, {auto}
+
+tokenizer = AutoTokenizer.from_pretrained("DIR")
+model = {auto}.from_pretrained({base}, config=AutoConfig.from_pretrained("DIR"))
+{init}
+model.load_adapter("DIR", set_active=True)"""
+
+INIT = "adapters.init(model)"
+
+WITH_INTERFACE = """\
+with open("DIR/adapter_interface.json") as file:
+    adapters.init(model, interface=adapters.AdapterModelInterface(**json.load(file)["interface"]))"""
+
+WITHOUT_BIAS = """
+for module in model.modules():  # adapters 1.3 gives these layers a random bias that ModernBERT does not have
+    if type(module).__name__ == "LoRAMergedLinear":
+        module.register_parameter("bias", None)"""
+
 LINEAR = """\
 The run trained a head of linear layers without activations between them. Here it is one layer, or a stock head whose
 weights make it one: equal to rounding in float32 and bfloat16, not in float16.
@@ -79,8 +102,7 @@ end's.
 def card(trained: Trained, name: str) -> str:
     """Write the card of a run that was exported as a class of this name."""
     config, result = trained.config, trained.result
-    adapter, auto = config.method.adapter is not None, _auto(name)
-    code = (ADAPTER if adapter else CHECKPOINT).format(auto=auto, base=json.dumps(_base(config.model)))
+    adapter, auto = config.method.adapter, _auto(name)
     return FRONT.format(
         library="adapters" if adapter else "transformers",
         pipeline=PIPELINES[trained.head],
@@ -91,7 +113,7 @@ def card(trained: Trained, name: str) -> str:
         method=config.method.name,
         what=f"{'An adapter and a head for' if adapter else 'A copy of'} `{config.model.path}`, trained by `er` "
         f"(embedding recycling) and written as a `{name}`.",
-        code=code,
+        code=_code(config, name, auto),
         note=_note(trained, auto),
         labels=", ".join(f"`{label}`" for label in trained.labels),
         source=_source(trained),
@@ -102,6 +124,19 @@ def card(trained: Trained, name: str) -> str:
         how=_how(trained),
         metrics=_metrics(result),
     )
+
+
+def _code(config: Config, name: str, auto: str) -> str:
+    """Say how it is loaded."""
+    base = json.dumps(_base(config.model))
+    if config.method.adapter is None:
+        return CHECKPOINT.format(auto=auto)
+    if name.endswith("AdapterModel"):
+        return ADAPTER.format(base=base)
+    init = INIT if name.startswith("T5") else WITH_INTERFACE
+    if name.startswith("ModernBert") and config.method.adapter.kind not in WIDE:
+        init += WITHOUT_BIAS
+    return OWN_CLASS.format(auto=auto, base=base, init=init)
 
 
 def _base(model: Model) -> str:

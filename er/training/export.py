@@ -55,6 +55,8 @@ def checkpoint(trained: Trained) -> Any:
     kind = STOCK[trained.head] if stock else plain.stock_class(model_type, trained.head)
     torch.manual_seed(config.seed)
     model: Any = encoders.load_model(config.model, kind, num_labels=trained.outputs)
+    if config.method.adapter is not None:
+        adapters.add_adapter(model, config.method.adapter, trained.k)
     put(model if stock else model.base_model, own(trained), trained)
     if not stock:
         plain.express(model, trained.head, *plain.linear_map(trained.weights))
@@ -63,18 +65,26 @@ def checkpoint(trained: Trained) -> Any:
     return model.eval()
 
 
-@torch.no_grad()
 def with_adapter(trained: Trained) -> Any:
-    """Return the base model with the adapter that the run trained and its head, as a class of `adapters`."""
-    config, method = trained.config, trained.config.method
-    model_type = encoders.load_config(config.model).model_type
-    kind = adapters.hub_class(model_type)
-    if method.adapter is None or method.trains is not Trains.adapters or model_type == "t5" or kind is None:
+    """Return the base model with the adapter that the run trained and its head.
+
+    It is a class of `adapters`, or, of a family for which that has none with a head of ours, one of `transformers`.
+    """
+    if trained.config.method.trains is not Trains.adapters:
         raise UserError(
-            f"{trained.directory}: `adapters` has no class that holds a {model_type} encoder, an adapter in it "
-            "and a head on it, and nothing else that trained. Use `er predict`, or train with method=reduced."
+            f"{trained.directory}: an adapter holds nothing else that trained, and method={trained.config.method.name} "
+            "trained more. Use `er predict`, or train with method=reduced_adapters."
         )
-    model: Any = encoders.load_model(config.model, kind)
+    kind = adapters.hub_class(encoders.load_config(trained.config.model).model_type)
+    return checkpoint(trained) if kind is None else _flexible(trained, kind)
+
+
+@torch.no_grad()
+def _flexible(trained: Trained, kind: Any) -> Any:
+    """Return the model of a class to which heads can be added."""
+    method = trained.config.method
+    assert method.adapter is not None
+    model: Any = encoders.load_model(trained.config.model, kind)
     adapters.add_adapter(model, method.adapter, trained.k)
     layers, activation = plain.layers(own(trained), trained, model.config)
     prefix = f"{model.base_model_prefix}." if method.head is Head.stock else ""
