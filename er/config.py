@@ -297,6 +297,16 @@ class Bench:
 
 
 @dataclass
+class Plan:
+    """Where the timings come from that `er plan` reckons with."""
+
+    profile: str | None = None
+    """A machine's timings, by their file or their name in `paths.cache/profiles`; by default those of this machine."""
+    again: bool = False
+    """Time anew what is known of this machine, and keep that instead."""
+
+
+@dataclass
 class Report:
     """What `er report` tabulates, and where to."""
 
@@ -337,6 +347,7 @@ class Config:
     logger: Logger = field(default_factory=Logger)
     paths: Paths = field(default_factory=Paths)
     bench: Bench = field(default_factory=Bench)
+    plan: Plan = field(default_factory=Plan)
     report: Report = field(default_factory=Report)
     predict: Predict = field(default_factory=Predict)
     cut: Any = 0.5  # a number, or a list of them, which OmegaConf has no type for

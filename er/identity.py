@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -44,15 +45,16 @@ def identity(config: Config, k: int, sources: dict[str, str]) -> dict[str, Any]:
         "precision": config.trainer.precision,
         "storage": config.cache.dtype if recycled(config) else None,
     }
-    return _plain(named)
+    return plain_tree(named)
 
 
 def plain(config: Config) -> dict[str, Any]:
     """Return the configuration as JSON can hold it."""
-    return _plain(asdict(config))
+    return plain_tree(asdict(config))
 
 
-def _plain(tree: dict[str, Any]) -> dict[str, Any]:
+def plain_tree(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested settings as JSON can hold them."""
     return json.loads(json.dumps(tree, default=lambda enum: enum.value))  # type: ignore[no-any-return]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
@@ -64,6 +65,7 @@ class Build:
 
     bytes: int = 0
     seconds: float = 0.0
+    """NaN where building was not timed."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Setting:
     epochs: tuple[int, ...]
     """At most so many, of every run that is still to be done."""
     paces: Mapping[str, Pace]
-    """By arm; of settings that are done nothing is known."""
+    """By arm, as far as timings are known; of settings that are done there are none."""
     missing: Build = Build()
     """What any one of these runs would have to build."""
     own: Build = Build()
@@ -91,6 +93,14 @@ class Setting:
     def seconds(self, arm: str) -> float:
         """Return what the runs that are still to be done take in an arm, building apart."""
         return sum(self.paces[arm].run(epochs) for epochs in self.epochs)
+
+    @property
+    def hours(self) -> float | None:
+        """What the runs that are still to be done take, with what they build; `None` where no timing is known."""
+        if not self.epochs:
+            return 0.0
+        seconds = self.seconds(self.arm) + self.own.seconds if self.arm in self.paces else math.nan
+        return None if math.isnan(seconds) else seconds / 3600
 
     @property
     def recycles(self) -> bool:

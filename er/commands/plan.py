@@ -20,6 +20,7 @@ from er.errors import UserError
 
 if TYPE_CHECKING:
     from er.planning import Setting, Total
+    from er.training.profile import Profile
     from er.training.study import Study
 
 
@@ -46,22 +47,23 @@ def _sweeps(word: str) -> bool:
 def plan(words: list[str], runs: Path, progress: bool) -> None:
     """Survey the points of the sweep, foresee what is to be done, and report it."""
     from er import planning, results, sweeps
-    from er.training.foresee import foresee
+    from er.training.foresee import foresee, profile_of
     from er.training.study import Shelf, survey
 
     shelf, points = Shelf(), sweeps.points("train", words)
     study = survey(points, shelf, progress)
     if not study.runs:
         raise UserError("\n".join(["None of this can be run.", *impossible(study)]))
-    settings = foresee(study.runs, shelf)
+    profile = profile_of(study)
+    settings = foresee(study.runs, shelf, profile)
     total = planning.total(settings)
     digest = hashlib.blake2b(json.dumps(points).encode(), digest_size=6).hexdigest()
     path = runs / "plan" / f"{digest}.json"
-    results.write_text(path, json.dumps(record(words, study, settings, total), indent=2, ensure_ascii=False))
-    sys.stdout.write(f"{report(study, settings, total)}\n\nevery figure: {path}\n")
+    results.write_text(path, json.dumps(record(words, study, settings, total, profile), indent=2, ensure_ascii=False))
+    sys.stdout.write(f"{report(study, settings, total, profile)}\n\nevery figure: {path}\n")
 
 
-def record(words: list[str], study: Study, settings: list[Setting], total: Total) -> dict[str, Any]:
+def record(words: list[str], study: Study, settings: list[Setting], total: Total, profile: Profile) -> dict[str, Any]:
     """Return the plan as JSON can hold it."""
     from er import results
     from er.training.foresee import device_of
@@ -74,11 +76,12 @@ def record(words: list[str], study: Study, settings: list[Setting], total: Total
         "impossible": study.impossible,
         "settings": [asdict(setting) for setting in settings],
         "total": asdict(total),
+        "profile": {"name": profile.name, "file": str(profile.path), "hardware": profile.hardware},
         "env": results.environment(str(device_of(study.runs[0]))),
     }
 
 
-def report(study: Study, settings: list[Setting], total: Total) -> str:
+def report(study: Study, settings: list[Setting], total: Total, profile: Profile) -> str:
     """Write the plan for people."""
     import pandas as pd
 
@@ -91,7 +94,7 @@ def report(study: Study, settings: list[Setting], total: Total) -> str:
     named = [{str(name): value for name, value in each.items()} for each in rows.to_dict("records")]
     parts = [head + (f". All: {said}" if said else ""), table(named)]
     if done < len(study.runs):
-        parts += [conclusion(settings, total), *worthless(settings)]
+        parts += [conclusion(settings, total), *worthless(settings), f"Timed on {profile}."]
     return "\n\n".join([*parts, *impossible(study)])
 
 

@@ -2,7 +2,7 @@
 
 from er.encoders.cut import Between, Lower, Upper, split
 from er.encoders.families import depth, family_of, first_position
-from er.encoders.fingerprint import digest, fingerprint
+from er.encoders.fingerprint import digest, fingerprint, numerics
 from er.encoders.load import load_config, load_model, load_tokenizer
 from er.encoders.source import source
 
@@ -18,6 +18,7 @@ __all__ = [
     "load_config",
     "load_model",
     "load_tokenizer",
+    "numerics",
     "source",
     "split",
 ]

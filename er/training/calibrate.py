@@ -6,20 +6,23 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from er import encoders
 from er.cache import ActivationCache
 from er.cache.build import longest_first, windows
 from er.cache.codec import token_bytes
-from er.config import Config
+from er.config import Config, Model
 from er.encoders import Lower
 from er.planning import Cost, Shapes, chosen, fitted
 from er.timing import synchronize
-from er.training.arms import Arm, build_arms
+from er.training import cross_model
+from er.training.arms import RECYCLING, Arm, build_arms, whole
 from er.training.bench import alternate
 from er.training.data import BucketedBatches, Split, Tokens, batches_of
 from er.training.heads import LOSSES
@@ -32,38 +35,65 @@ TIMED = 5
 
 ROUNDS = 2
 
-
-@dataclass(frozen=True)
-class Calibration:
-    """The cost of a batch in each arm."""
-
-    training: dict[str, Cost]
-    inference: dict[str, Cost]
-    lower: Lower | None
-    """What would be built, if anything."""
+MODES = ("training", "inference")
 
 
-def calibrate(config: Config, k: int, work: Workload, arms: tuple[str, ...], device: torch.device) -> Calibration:
+def about(config: Config, k: int, arm: str, reads: str) -> dict[str, Any]:
+    """Say all that has a say in how long a batch takes in an arm, besides its shape and the machine."""
+    method = config.method
+    if method.recycles and arm not in RECYCLING:
+        method = whole(arm, method)
+    said = {
+        "model": architecture(config.model),
+        "precision": config.trainer.precision,
+        "batch_size": config.optim.batch_size,
+        "head": [method.head, reads],
+        "trains": method.trains,
+        "adapter": asdict(method.adapter) if method.adapter else None,
+    }
+    if method.source is not None:
+        source = method.source
+        said["source"] = [architecture(source.model), cross_model.source_layer(source), source.width]
+    if method.recycles:
+        said |= {"arm": arm, "cut": k, "encode": config.task.encode}
+    return said | ({"storage": config.cache.dtype} if arm == "recycled" else {})
+
+
+def about_build(config: Config, k: int) -> dict[str, Any]:
+    """Say all that has a say in how long building a batch takes."""
+    source = config.method.source
+    return {
+        "model": architecture(config.model if source is None else source.model),
+        "precision": config.trainer.precision,
+        "build": k if source is None else cross_model.source_layer(source),
+        "storage": config.cache.dtype,
+    }
+
+
+def architecture(model: Model) -> dict[str, Any]:
+    """Say what a model computes, whatever its weights: models that agree here take the same time."""
+    config = encoders.load_config(model)
+    return {"attention": model.attention, "layers": encoders.depth(config), **encoders.numerics(config)}
+
+
+def calibrate(
+    config: Config, k: int, work: Workload, arms: tuple[str, ...], device: torch.device
+) -> dict[str, dict[str, Cost]]:
     """Time training and inference of some arms, in turn, on batches from the shortest to the longest."""
     batches = list(BucketedBatches(work.split.tokens.lengths, config.optim.batch_size, config.seed))
     every = shapes_of(batches, work.split.tokens.lengths)
     picked = chosen(every, TIMED)
     with tempfile.TemporaryDirectory(prefix="er-plan-", dir=room(config)) as folder:
         built = _arms(_quiet(config, folder), k, work, [batches[index] for index in picked], arms, device)
-        steps = {
-            (mode, name): _step(config, arm, mode, device)
-            for mode in ("training", "inference")
-            for name, arm in built.items()
-        }
         rounds = [len(picked) - 1, *list(range(len(picked))) * ROUNDS]  # the largest first, which warms up
-        named = {" ".join(key): step for key, step in steps.items()}
-        progress = config.trainer.progress
-        seconds = alternate(named, rounds, 1, device, f"timing {config.model.name}", progress)
-    costs = {key: fitted(every[picked * ROUNDS], seconds[" ".join(key)]) for key in steps}
-    lower = next((arm.parts.lower for name, arm in built.items() if name in ("frozen", "recycled")), None)
-    return Calibration(
-        {name: costs["training", name] for name in built}, {name: costs["inference", name] for name in built}, lower
-    )
+        costs: dict[str, dict[str, Cost]] = {name: {} for name in built}
+        for mode in MODES:
+            steps = {name: _step(config, arm, mode, device) for name, arm in built.items()}
+            desc, progress = f"timing {config.model.name}", config.trainer.progress
+            seconds = alternate(steps, rounds, 1, device, desc, progress)
+            for name, each in costs.items():
+                each[mode] = fitted(every[picked * ROUNDS], seconds[name])
+    return costs
 
 
 def _arms(

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import TypeVar
 
 import numpy as np
 import torch
 
-from er.config import Trains
+from er import encoders
 from er.encoders import Lower
-from er.planning import ARMS, Build, Cost, Pace, Setting
-from er.training import apart
-from er.training.calibrate import Calibration, build_batches, build_cost, calibrate, evaluation_shapes, training_shapes
+from er.errors import UserError
+from er.planning import ARMS, Build, Pace, Setting, Shapes
+from er.training import apart, cross_model
+from er.training.calibrate import (
+    about,
+    about_build,
+    build_batches,
+    build_cost,
+    calibrate,
+    evaluation_shapes,
+    training_shapes,
+)
+from er.training.profile import Costs, Profile, opened
 from er.training.recycle import open_cache
-from er.training.study import Point, Shelf
+from er.training.study import Point, Shelf, Study, survey
 from er.training.workload import Workload
 
 T = TypeVar("T")
@@ -23,12 +34,32 @@ Runs = list[Point]
 """Those of one setting."""
 
 
-def foresee(runs: list[Point], shelf: Shelf) -> list[Setting]:
-    """Return the settings of a study, in the order in which they come; what is done needs no timing."""
+def foresee(runs: list[Point], shelf: Shelf, profile: Profile, timing: bool = True) -> list[Setting]:
+    """Return the settings of a study, in the order in which they come; what is done needs no timing.
+
+    Without `timing`, what the profile does not know stays unknown: such a setting has no paces, and no hours.
+    """
     settings = grouped(runs, _setting)
     todo = [each for each in settings.values() if not all(point.done for point in each)]
-    foreseen = {_setting(each[0]): setting for each, setting in Foresight(shelf).all(todo)}
+    foreseen = {_setting(each[0]): setting for each, setting in Foresight(shelf, profile, timing).all(todo)}
     return [foreseen.get(key) or described(each, {}) for key, each in settings.items()]
+
+
+def expected(points: list[list[str]], progress: bool = False) -> tuple[Study, list[Setting]]:
+    """Survey the points of a sweep, and say what its settings take as far as timings are known: none is taken.
+
+    `Setting.hours` is `None` where one is missing; `er plan` with the same options takes and keeps it.
+    """
+    shelf = Shelf()
+    study = survey(points, shelf, progress)
+    if not study.runs:
+        return study, []
+    return study, foresee(study.runs, shelf, profile_of(study), timing=False)
+
+
+def profile_of(study: Study) -> Profile:
+    """Open the profile that a study's plan reckons with."""
+    return opened(study.runs[0].config, device_of(study.runs[0]))
 
 
 def grouped(items: Iterable[T], by: Callable[[T], Hashable]) -> dict[Hashable, list[T]]:
@@ -66,59 +97,48 @@ def described(runs: Runs, paces: dict[str, Pace], missing: Build = Build(), own:
 
 
 class Foresight:
-    """Times what has to be timed, each thing once, and remembers what earlier settings will have built."""
+    """Knows what a profile knows, times what it does not, and remembers what earlier settings will have built."""
 
-    def __init__(self, shelf: Shelf) -> None:
-        self.shelf = shelf
-        self.whole: dict[Hashable, Calibration] = {}
-        """Of models in which everything trains: the same beside every cut."""
-        self.builds: dict[Hashable, Cost] = {}
+    def __init__(self, shelf: Shelf, profile: Profile, timing: bool) -> None:
+        self.shelf, self.profile, self.timing = shelf, profile, timing
         self.claimed: dict[str, set[bytes]] = {}
         """Keys of entries by space."""
 
     def all(self, settings: list[Runs]) -> Iterator[tuple[Runs, Setting]]:
-        """Foresee settings that have runs to be done, model by model, and those of one method and cut together."""
-        ordered = sorted(settings, key=lambda runs: (_model(runs[0]), not runs[0].config.method.recycles))
-        for together in grouped(ordered, lambda runs: _timed(runs[0])).values():
-            timings = self.timings(together)
-            for runs in together:
-                yield runs, self.setting(runs, timings)
+        """Foresee settings that have runs to be done, model by model, those with the largest batches first."""
+        for together in grouped(settings, lambda runs: _model(runs[0])).values():
+            for runs in sorted(together, key=lambda runs: -self._shapes(runs[0]).prod(axis=1).max()):
+                yield runs, self.setting(runs)
 
-    def timings(self, together: list[Runs]) -> Calibration:
-        """Time the arms on the task that has the largest batches."""
-        point = max((runs[0] for runs in together), key=self._largest)
-        config, known = point.config, self.whole.get(_model(point))
-        online = config.method.trains is Trains.all and not config.method.recycles
-        if online and known is not None:
-            return known
-        task = self.shelf.task(config)
-        work = Workload(task.name, task.head, task.outputs, self.shelf.tokens(config)["train"])
-        wanted = ARMS if config.method.recycles else (point.arm,)
-        arms = tuple(arm for arm in wanted if arm != ARMS[0] or known is None)
-        timed = calibrate(config, point.k, work, arms, device_of(point))
-        if known is not None and config.method.recycles:
-            timed = Calibration(known.training | timed.training, known.inference | timed.inference, timed.lower)
-        if ARMS[0] in timed.training:
-            training, inference = ({ARMS[0]: costs[ARMS[0]]} for costs in (timed.training, timed.inference))
-            self.whole.setdefault(_model(point), Calibration(training, inference, None))
-        return timed
-
-    def setting(self, runs: Runs, timings: Calibration) -> Setting:
+    def setting(self, runs: Runs) -> Setting:
         """Add up what the batches of one setting take."""
         point = runs[0]
         splits, size = self.shelf.tokens(point.config), point.config.optim.batch_size
-        train = training_shapes(splits["train"], size, point.config.seed)
         dev, test = (evaluation_shapes(splits[name], size) for name in ("dev", "test"))
+        train = self._shapes(point)
         paces = {
-            arm: Pace(cost.seconds(train), timings.inference[arm].seconds(dev), timings.inference[arm].seconds(test))
-            for arm, cost in timings.training.items()
+            arm: Pace(cost["training"].seconds(train), cost["inference"].seconds(dev), cost["inference"].seconds(test))
+            for arm, cost in self.timings(point).items()
         }
-        if point.arm != "recycled" or timings.lower is None:
-            return described(runs, paces)
-        return described(runs, paces, *self.building(point, timings.lower))
+        return described(runs, paces, *(self.building(point) if point.arm == "recycled" else ()))
 
-    def building(self, point: Point, lower: Lower) -> tuple[Build, Build]:
+    def timings(self, point: Point) -> dict[str, Costs]:
+        """Return what a batch takes in each arm that the setting is, or is measured against."""
+        config, task, shapes = point.config, self.shelf.task(point.config), self._shapes(point)
+        wanted = ARMS if config.method.recycles else (point.arm,)
+        said = {arm: about(config, point.k, arm, task.head) for arm in wanted}
+        found: dict[str, Costs | None] = {arm: self.profile.known(said[arm], shapes) for arm in wanted}
+        unknown = tuple(arm for arm, costs in found.items() if costs is None)
+        if unknown and self._may_time(point):
+            work = Workload(task.name, task.head, task.outputs, self.shelf.tokens(config)["train"])
+            for arm, costs in calibrate(config, point.k, work, unknown, device_of(point)).items():
+                self.profile.keep(said[arm], shapes, costs)
+                found[arm] = costs
+        return {arm: costs for arm, costs in found.items() if costs is not None}
+
+    def building(self, point: Point) -> tuple[Build, Build]:
         """Return what the cache has not got, and what of it no earlier setting builds."""
+        lower = _lower(point)
         cache, tokens = open_cache(point.config, lower), apart.inputs(self.shelf.tokens(point.config))
         keys = tokens.keys()
         missing = cache.missing(keys)
@@ -127,30 +147,46 @@ class Foresight:
         claimed = self.claimed.setdefault(cache.space.digest, set())
         own = missing[[key not in claimed for key in keys[missing].tolist()]]
         claimed.update(keys[missing].tolist())
-        layers = (cache.space.weights, cache.space.cut_layer, cache.space.compute_dtype)
-        if layers not in self.builds:
-            some = tokens.rows(missing)
-            self.builds[layers] = build_cost(point.config, cache, lower, some, device_of(point))
+        some = tokens.rows(missing)
+        shapes, _ = build_batches(point.config, cache, some)
+        said = about_build(point.config, point.k)
+        costs = self.profile.known(said, shapes)
+        if costs is None and self._may_time(point):
+            costs = {"build": build_cost(point.config, cache, lower, some, device_of(point))}
+            self.profile.keep(said, shapes, costs)
 
         def built(rows: np.ndarray) -> Build:
             shapes, _ = build_batches(point.config, cache, tokens.rows(rows))
-            return Build(cache.size(tokens.lengths[rows]), self.builds[layers].seconds(shapes))
+            return Build(cache.size(tokens.lengths[rows]), costs["build"].seconds(shapes) if costs else math.nan)
 
         return built(missing), built(own)
 
-    def _largest(self, point: Point) -> int:
-        shapes = training_shapes(
-            self.shelf.tokens(point.config)["train"], point.config.optim.batch_size, point.config.seed
-        )
-        return int(shapes.prod(axis=1).max())
+    def _shapes(self, point: Point) -> Shapes:
+        split, config = self.shelf.tokens(point.config)["train"], point.config
+        return training_shapes(split, config.optim.batch_size, config.seed)
+
+    def _may_time(self, point: Point) -> bool:
+        if self.timing and not self.profile.own:
+            config = point.config
+            raise UserError(
+                f"plan.profile={self.profile.name}, of another machine, has no timing of {config.model.name}, "
+                f"{config.method.name}, cut at layer {point.k}, with batches of {config.optim.batch_size} like those "
+                f"of {config.task.name}. Run this plan there, without plan.profile, and copy the profile anew."
+            )
+        return self.timing
+
+
+def _lower(point: Point) -> Lower:
+    """Load the layers that a run would cache."""
+    method, model = point.config.method, point.config.model
+    torch.manual_seed(point.config.seed)
+    if method.source is not None:
+        return Lower(encoders.load_model(method.source.model), cross_model.source_layer(method.source))
+    return Lower(encoders.load_model(model), point.k)
 
 
 def _model(point: Point) -> str:
     return repr((point.config.model, point.config.trainer.precision, point.config.method.head))
-
-
-def _timed(point: Point) -> Hashable:
-    return _model(point), repr(point.config.method), point.k
 
 
 def device_of(point: Point) -> torch.device:

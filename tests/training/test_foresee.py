@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hydra.errors import HydraException
 
 from er.commands.plan import plan
 from er.config import Config
+from er.errors import UserError
 from er.planning import Setting
 from er.results import Result
-from er.training.foresee import foresee
+from er.training.foresee import expected, foresee
+from er.training.profile import Profile, opened
 from er.training.run import run
 from er.training.study import Shelf, placed
 
@@ -26,7 +29,11 @@ Small = Callable[..., Config]
 
 def planned(*configs: Config) -> list[Setting]:
     shelf = Shelf()
-    return foresee([placed(config, shelf) for config in configs], shelf)
+    return foresee([placed(config, shelf) for config in configs], shelf, profile(configs[0]))
+
+
+def profile(config: Config) -> Profile:
+    return opened(config, torch.device("cpu"))
 
 
 def about(tmp_path: Path, encoder: Path, words: Path) -> list[str]:
@@ -37,6 +44,17 @@ def about(tmp_path: Path, encoder: Path, words: Path) -> list[str]:
 def er(*arguments: str) -> subprocess.CompletedProcess[str]:
     command, environment = [sys.executable, "-m", "er", "plan", *arguments], os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.fixture
+def no_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on, to time anything is an error."""
+
+    def timed(*_: object, **__: object) -> None:
+        raise AssertionError("something was timed")
+
+    monkeypatch.setattr("er.training.calibrate.alternate", timed)
+    monkeypatch.setattr("er.training.calibrate._built", timed)
 
 
 def record(tmp_path: Path) -> dict[str, Any]:
@@ -114,6 +132,66 @@ def test_every_method_has_a_pace(small: Small, method: str) -> None:
 
     assert setting.paces[setting.arm].run(2) > 0
     assert (setting.own.seconds > 0) == setting.recycles
+
+
+def test_what_was_timed_once_is_known_to_every_later_plan(
+    small: Small, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    words = ["method=reduced", "cut=2"]
+    (before,) = planned(small(*words))
+    request.getfixturevalue("no_timing")
+
+    assert planned(small(*words)) == [before]
+    assert planned(small(*words, "optim.epochs=9", "optim.lr=1e-5"))[0].paces == before.paces
+    assert planned(small("method=finetune"))[0].paces["finetune"] == before.paces["finetune"]
+    for other in ("cut=3", "optim.batch_size=4", "cache.dtype=int8", "plan.again=true", "method=reduced_adapters"):
+        with pytest.raises(AssertionError, match="something was timed"):
+            planned(small(*words, other))
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {"tokens", "profiles"}
+
+
+def test_nothing_is_timed_for_what_is_merely_expected(
+    small: Small, tmp_path: Path, words: Path, checkpoint: Path
+) -> None:
+    point = [*about(tmp_path, checkpoint, words), "method=reduced", "cut=2", "optim.batch_size=8"]
+    study, (unknown,) = expected([point])
+    planned(small("method=reduced", "cut=2"))
+    _, (known,) = expected([point])
+
+    assert len(study.runs) == 1
+    assert unknown.hours is None and unknown.missing.bytes == known.missing.bytes > 0
+    assert known.hours is not None and known.hours > 0
+
+
+def test_another_machines_profile_says_what_it_takes_there(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    (here,) = planned(small("method=reduced", "cut=2"))
+    file = profile(small()).path
+    elsewhere = json.loads(file.read_text()) | {"hardware": {"device": "Colossus", "threads": 1}}
+    for entry in elsewhere["entries"].values():
+        entry["torch"] = "0.1"
+        entry["costs"] = {what: [2 * part for part in cost] for what, cost in entry["costs"].items()}
+    (file.parent / "colossus.json").write_text(json.dumps(elsewhere))
+    request.getfixturevalue("no_timing")
+
+    for asked in ("colossus", file.parent / "colossus.json"):
+        (there,) = planned(small("method=reduced", "cut=2", f"plan.profile={asked}"))
+        assert there.paces["recycled"].epoch == pytest.approx(2 * here.paces["recycled"].epoch)
+        assert there.own.seconds == pytest.approx(2 * here.own.seconds)
+    with pytest.raises(UserError, match="colossus, of another machine, has no timing"):
+        planned(small("method=reduced", "cut=3", "plan.profile=colossus"))
+    with pytest.raises(UserError, match=r"Known here: .*colossus"):
+        planned(small("plan.profile=colosus"))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"version": 0, "hardware": {}, "entries": {}}'])
+def test_what_is_no_profile_is_named(small: Small, tmp_path: Path, content: str) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text(content)
+
+    with pytest.raises(UserError, match=r"mine.json is no profile"):
+        profile(small(f"plan.profile={file}"))
 
 
 @pytest.mark.slow
