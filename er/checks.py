@@ -11,7 +11,6 @@ from er.config import Config, Encode, Kind, Switch, Trains
 from er.errors import UserError
 
 LEAST = {
-    "task.limit": 1,
     "task.max_windows": 1,
     "task.max_answer": 1,
     "task.stride": 0,
@@ -61,6 +60,7 @@ def check(config: Config) -> None:
         number = attrgetter(option)(config)
         if number is not None and not number >= least:  # which nan is not, either
             raise UserError(f"{option}={number}: must be at least {least}.")
+    _check_limit(config.task.limit)
     for noun, name in {"task": config.task.name, "model": config.model.name, "method": method.name}.items():
         if not name.strip(". ") or set(name) & {"/", "\\"}:
             raise UserError(f"{noun}.name={name}: a run's folder is called after it. Choose a name without slashes.")
@@ -75,6 +75,12 @@ def check(config: Config) -> None:
         raise UserError(f"seed={config.seed}: must be below {SEEDS}, as NumPy wants it.")
     if separate(config):
         _check_separate(config)
+
+
+def _check_limit(limit: Any) -> None:
+    whole = isinstance(limit, int) and not isinstance(limit, bool) and limit >= 1
+    if limit is not None and not whole and not (isinstance(limit, float) and 0 < limit <= 1):
+        raise UserError(f"task.limit={limit}: give a number of training examples, at least 1, or a fraction 0.0..1.0.")
 
 
 def separate(config: Config) -> bool:

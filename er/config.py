@@ -169,8 +169,8 @@ class Task:
     By default the longest first text of the data with its special tokens, which may take a quarter (QA) or half (pairs)
     of task.max_length.
     """
-    limit: int | None = None
-    """At most so many training examples, for a quick look."""
+    limit: Any = None  # a number, as with cuts
+    """At most so many training examples, for a quick look; a fraction (`0.1`) takes such a part of them."""
 
 
 @dataclass
@@ -307,6 +307,19 @@ class Plan:
 
 
 @dataclass
+class Search:
+    """What `er search-cut` spends on every cut, and what a cut may cost."""
+
+    loss: float = 1.0
+    """Points of the dev score that may be lost against the whole model."""
+    examples: int = 1000
+    """At most so many of the training split, in every short run."""
+    epochs: int = 3
+    cuts: Any = None  # a list of numbers, which OmegaConf has no type for
+    """The cuts to probe; by default every layer."""
+
+
+@dataclass
 class Report:
     """What `er report` tabulates, and where to."""
 
@@ -314,7 +327,7 @@ class Report:
     """Of the pivots: columns of `runs.csv`, or dotted paths into a run's configuration (`optim.lr`)."""
     columns: Any = field(default_factory=lambda: ["method", "cut", "arm", "storage"])
     values: Any = field(default_factory=lambda: ["score", "warm", "cold"])
-    """One pivot each. `score` is accuracy, entity F1 or answer F1, whichever the task has."""
+    """One pivot each. `score` is accuracy, entity F1 or answer F1, whichever the task has; `dev` is that on dev."""
     figures: int = 6
     """At most so many of each kind, one for each model and task."""
     pending: bool = False
@@ -348,6 +361,7 @@ class Config:
     paths: Paths = field(default_factory=Paths)
     bench: Bench = field(default_factory=Bench)
     plan: Plan = field(default_factory=Plan)
+    search: Search = field(default_factory=Search)
     report: Report = field(default_factory=Report)
     predict: Predict = field(default_factory=Predict)
     cut: Any = 0.5  # a number, or a list of them, which OmegaConf has no type for

@@ -23,6 +23,9 @@ VERSION = 1
 SCORES = ("accuracy", "macro_f1", "entity_f1", "em", "f1")
 """The scores that a summary shows, of those that a task has."""
 
+MAIN = ("accuracy", "entity_f1", "f1")
+"""The score by which runs are compared, the first of these that a task has."""
+
 PACKAGES = ("er", "torch", "transformers", "adapters", "datasets", "pytorch-lightning")
 
 
@@ -51,6 +54,11 @@ class Result:
     offset: int | None = None
     """Where texts were encoded apart: the tokens that were kept free before the second."""
     version: int = VERSION
+
+
+def score(metrics: dict[str, float], split: str) -> float:
+    """Return the score of a split by which runs are compared; NaN where there is none."""
+    return next((metrics[f"{split}/{name}"] for name in MAIN if f"{split}/{name}" in metrics), float("nan"))
 
 
 def write(path: Path, result: Result) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from itertools import zip_longest
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -41,7 +42,8 @@ def test_every_option_composes_and_is_checked(composed: Composed, option: str) -
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_point_of_a_study_composes_and_is_checked(composed: Composed, name: str) -> None:
     params = OmegaConf.load(EXPERIMENTS[name]).hydra.sweeper.params
-    axes = [[f"{option!s}={value}" for value in str(params[option]).split(",")] for option in params]
+    parsed = OverridesParser.create().parse_overrides([f"{option}={params[option]}" for option in params])
+    axes = [[f"{axis.key_or_group}={value}" for value in axis.sweep_string_iterator()] for axis in parsed]
 
     for point in zip_longest(*axes):  # each value of each axis once
         composed(f"experiment={name}", *(value or axis[0] for axis, value in zip(axes, point, strict=True)))
@@ -130,6 +132,8 @@ def test_a_cut_outside_the_encoder_is_refused(cut: int | float) -> None:
         (["optim.epochs=0"], "optim.epochs=0"),
         (["optim.lr=-1"], "optim.lr=-1"),
         (["task.limit=0"], "task.limit=0"),
+        (["task.limit=1.5"], "task.limit=1.5"),
+        (["task.limit=few"], "task.limit=few"),
         (["task.stride=-1"], "task.stride=-1"),
         (["task.max_windows=0"], "task.max_windows=0"),
         (["task.max_answer=0"], "task.max_answer=0"),

@@ -21,9 +21,6 @@ log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 
-SCORED = ("accuracy", "entity_f1", "f1")
-"""The score by which runs are compared, the first that a task has: `er.statistics` tests the same."""
-
 
 @dataclass(frozen=True)
 class Unfinished:
@@ -130,9 +127,10 @@ def _read(path: Path) -> tuple[Result, dict[str, Any]]:
         hash((result.run_id, *line.values()))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{path} is not a result of er ({error!r}). Delete it and run again.") from error
-    scores = [name for name in SCORED if name in line]
+    scores = [name for name in results.MAIN if name in line]
     extra = {
         "score": 100 * line[scores[0]] if scores else float("nan"),
+        "dev": 100 * results.score(result.metrics, "dev"),
         "scored": scores[0] if scores else "",
         "finished": result.env.get("finished") or _modified(path),
         "directory": str(path.parent),

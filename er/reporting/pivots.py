@@ -14,11 +14,17 @@ from er.reporting.significance import SIGNIFICANT
 from er.results import Result
 from er.statistics import Difference
 
-TITLES = {"score": "Score", "warm": "Warm speedup, %", "cold": "Cold speedup, %", "break_even": "Epochs to break even"}
+TITLES = {
+    "score": "Score",
+    "dev": "Score on dev",
+    "warm": "Warm speedup, %",
+    "cold": "Cold speedup, %",
+    "break_even": "Epochs to break even",
+}
 
 SPEEDUPS = ("warm", "cold", "break_even")
 
-HIGHER = {"score", "warm", "cold", *results.SCORES}
+HIGHER = {"score", "dev", "warm", "cold", *results.SCORES}
 """Values of which the greatest is the best; of others none is marked."""
 
 
@@ -117,7 +123,7 @@ def _measured(table: pd.DataFrame, value: str) -> pd.DataFrame:
 
 def _apart(table: pd.DataFrame, value: str) -> list[str]:
     """Return what must not be averaged over: times on different hardware."""
-    if value in ("score", *results.SCORES):
+    if value in ("score", "dev", *results.SCORES):
         return []
     return [name for name in (*tables.HARDWARE, "versions") if table[name].nunique() > 1]
 

@@ -67,11 +67,13 @@ def leaks(name: str, splits: dict[str, list[T]], content: Callable[[T], str]) ->
     return count
 
 
-def limited(examples: list[T], limit: int | None, content: Callable[[T], str]) -> list[T]:
-    """Keep at most `limit` examples, in their order.
+def limited(examples: list[T], limit: int | float | None, content: Callable[[T], str]) -> list[T]:
+    """Keep at most `limit` examples, or such a fraction of them, in their order.
 
     A smaller limit keeps a part of what a larger one keeps.
     """
+    if isinstance(limit, float):
+        limit = round(limit * len(examples))
     if limit is None or limit >= len(examples):
         return examples
     if limit < 1:

@@ -70,6 +70,11 @@ def test_a_limit_keeps_the_same_examples_in_any_order(small: int, large: int, sh
     assert kept == [text for text in texts if text in set(kept)]
 
 
+def test_a_fraction_is_that_many_examples() -> None:
+    assert limited(TEXTS, 0.1, str) == limited(TEXTS, len(TEXTS) // 10, str)
+    assert limited(TEXTS, 1.0, str) == TEXTS
+
+
 def test_a_limit_is_not_the_beginning_of_the_file() -> None:
     kept = limited(TEXTS, 1_000, str)
 
