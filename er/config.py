@@ -255,7 +255,10 @@ class Trainer:
     precision: Precision = Precision.float32
     """Part of the run and of the cache key: activations computed in bfloat16 are other activations."""
     checkpoint_s: float = 60.0
-    """Seconds between two checkpoints, at ends of epochs: what a killed run may have to repeat."""
+    """Seconds between two checkpoints, what a killed run may have to repeat; longer if saving took over 5 % of it.
+
+    With 0 every step is saved.
+    """
     progress: bool = True
     deterministic: bool = True
 

@@ -25,14 +25,25 @@ class Ahead(DataLoader):
     def __init__(self, *args: Any, clock: Stopwatch, phase: str, ahead: int = AHEAD, **options: Any) -> None:
         super().__init__(*args, **options)
         self.clock, self.phase, self.ahead = clock, phase, ahead
+        self.given = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Return how many batches of this epoch were given; after the last one, none of the next."""
+        return {"given": self.given % len(self)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Begin the next epoch behind those that were given."""
+        vars(self.batch_sampler)["first"] = state["given"]
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        self.given = getattr(self.batch_sampler, "first", 0)
         batches = self._begun() if self.ahead else super().__iter__()
         while True:
             with self.clock(self.phase):
                 batch = next(batches, None)
             if batch is None:
                 return
+            self.given += 1  # not those that are under way: no step has had them
             yield batch
 
     def _begun(self) -> Iterator[Any]:

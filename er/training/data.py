@@ -42,6 +42,8 @@ class BucketedBatches(Sampler[list[int]]):
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
+        self.first = 0
+        """How many batches the next epoch leaves out, since an interrupted run has had them; then none again."""
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order; Lightning calls this before each epoch."""
@@ -56,7 +58,8 @@ class BucketedBatches(Sampler[list[int]]):
         size = self.batch_size * WINDOW
         windows = [order[start : start + size] for start in range(0, len(order), size)]
         batches = [batch for window in windows for batch in batches_of(window[self._sorted(window)], self.batch_size)]
-        for index in random.permutation(len(batches)):
+        first, self.first = self.first, 0
+        for index in random.permutation(len(batches))[first:]:
             yield batches[index].tolist()
 
     def _sorted(self, window: np.ndarray) -> np.ndarray:
@@ -226,11 +229,24 @@ class RecyclingDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.seed = seed
         self.clock = clock
+        self.training: Ahead | None = None
+        self.state: dict[str, int] | None = None
 
     def train_dataloader(self) -> DataLoader:
-        """Return shuffled, length-bucketed batches."""
+        """Return shuffled, length-bucketed batches; of an interrupted epoch, those that are left."""
         split = self.splits["train"]
-        return self._loader(split, BucketedBatches(split.tokens.lengths, self.batch_size, self.seed), "read")
+        self.training = self._loader(split, BucketedBatches(split.tokens.lengths, self.batch_size, self.seed), "read")
+        if self.state is not None:
+            self.training.load_state_dict(self.state)
+        return self.training
+
+    def state_dict(self) -> dict[str, int]:
+        """Return where in the epoch training is; Lightning keeps it with its checkpoints."""
+        return {} if self.training is None else self.training.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Keep it for the loader; Lightning restores those itself only if none was needed to count the steps."""
+        self.state = state_dict
 
     def val_dataloader(self) -> DataLoader:
         """Return the dev split."""
@@ -245,7 +261,7 @@ class RecyclingDataModule(LightningDataModule):
         batches = [batch.tolist() for batch in batches_of(by_length, self.batch_size)]
         return self._loader(split, batches, "read_evaluation")
 
-    def _loader(self, split: Split, batches: Any, phase: str) -> DataLoader:
+    def _loader(self, split: Split, batches: Any, phase: str) -> Ahead:
         # In this process: sending activations through workers is ten times slower than reading them. Ahead of a GPU,
         # which computes meanwhile; where the CPU computes, a batch takes 1 % of its step, and a thread gains nothing.
         # And with its own generator, so that a loader never moves the random state that dropout draws from.

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import warnings
 from typing import Any
 
-from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping
@@ -21,6 +17,7 @@ from tqdm import tqdm
 from er.config import Config
 from er.errors import UserError
 from er.training.record import MONITOR, Record
+from er.training.requeue import Requeue
 
 
 class Progress(Callback):
@@ -62,7 +59,7 @@ def build_trainer(config: Config, record: Record, logger: Logger | None) -> Trai
     callbacks: list[Callback] = [Progress()] if config.trainer.progress else []
     if config.optim.patience is not None:
         callbacks.append(EarlyStopping(MONITOR, patience=config.optim.patience))
-    callbacks.append(record)
+    callbacks += [record, Requeue(record)]
     try:
         return Trainer(
             accelerator=config.trainer.accelerator,
@@ -72,7 +69,7 @@ def build_trainer(config: Config, record: Record, logger: Logger | None) -> Trai
             max_epochs=config.optim.epochs,
             gradient_clip_val=config.optim.clip,
             callbacks=callbacks,
-            plugins=[environment()],
+            plugins=[LightningEnvironment()],  # or it takes a Slurm job for its own, and requeues what submitit does
             logger=logger or False,
             default_root_dir=record.path.parent,
             num_sanity_val_steps=0,
@@ -82,19 +79,6 @@ def build_trainer(config: Config, record: Record, logger: Logger | None) -> Trai
         )
     except (MisconfigurationException, ValueError) as error:
         raise UserError(f"trainer.accelerator={config.trainer.accelerator}: {error} Try trainer=default.") from error
-
-
-def environment() -> ClusterEnvironment:
-    """Tell Lightning who starts the processes of a run: `torchrun`, several tasks of a Slurm step, or Lightning itself.
-
-    Left to itself it takes every Slurm job for one of its own: it would requeue what submitit requeues already, and
-    count tasks where there is but one.
-    """
-    if TorchElasticEnvironment.detect():
-        return TorchElasticEnvironment()
-    if "SLURM_STEP_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-        return SLURMEnvironment(auto_requeue=False)
-    return LightningEnvironment()
 
 
 def quieten() -> None:

@@ -17,11 +17,15 @@ MONITOR = "dev/loss"
 
 LAST = "last.ckpt"
 
+SHARE = 0.05
+"""Of a run's time that saving may take: checkpoints on a slow disk are rarer than asked for."""
+
 
 class Record(Checkpoint):
     """Times a run, keeps its best weights, and saves all that an interrupted run needs to go on.
 
-    With the random state restored, a run that was killed and resumed gives the weights of one that was not.
+    With the random state restored, a run that was killed and resumed, within an epoch, too, gives the weights of one
+    that was not.
     The best weights are kept in memory: only what trains is copied, and a file an epoch would take longer
     than the epoch itself where the lower layers are recycled.
     """
@@ -29,7 +33,9 @@ class Record(Checkpoint):
     def __init__(self, directory: Path, interval: float) -> None:
         self.path = directory / LAST
         self.interval = interval
-        self.saved = time.monotonic()
+        self.due = time.monotonic() + interval
+        self.asked = False
+        """Whether to save as soon as the step that runs is done."""
         self.clock = Stopwatch()
         self.reading = Stopwatch()
         """Seconds spent on assembling batches, which the clock counts as training or evaluation."""
@@ -39,14 +45,21 @@ class Record(Checkpoint):
         self.random: list[Tensor] = []
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Restore the random state of the interrupted run."""
+        """Restore the random state of the interrupted run, and count as training: the epoch may be under way."""
         if self.random:
             torch.set_rng_state(self.random[0])
             torch.cuda.set_rng_state_all(self.random[1:])
+            self.clock.start("train")
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Count as training from here."""
         self.clock.start("train")
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
+        """Save, if it is time, what the step has led to; after the last one, the end of the epoch will."""
+        if not trainer.is_last_batch and self._time_to_save(trainer):
+            self._save(trainer)
+            self.clock.start("train")
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Count as evaluation from here."""
@@ -62,9 +75,8 @@ class Record(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Save, if it is time: last in the epoch, when early stopping has decided, too."""
-        if time.monotonic() - self.saved >= self.interval:
-            trainer.save_checkpoint(self.path)
-            self.saved = time.monotonic()
+        if self._time_to_save(trainer):
+            self._save(trainer)
 
     def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Count as evaluation from here."""
@@ -73,6 +85,17 @@ class Record(Checkpoint):
     def on_test_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Stop counting."""
         self.clock.stop()
+
+    def _time_to_save(self, trainer: Trainer) -> bool:
+        due = self.asked or time.monotonic() >= self.due
+        return bool(trainer.strategy.reduce_boolean_decision(due, all=False))  # one process cannot save alone
+
+    def _save(self, trainer: Trainer) -> None:
+        self.clock.stop()
+        start = time.monotonic()
+        trainer.save_checkpoint(self.path)
+        end = time.monotonic()
+        self.asked, self.due = False, end + (max(self.interval, (end - start) / SHARE) if self.interval else 0)
 
     def best(self) -> dict[str, float]:
         """Return the dev metrics of the epoch whose weights are kept, the first of equals."""

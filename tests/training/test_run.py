@@ -119,15 +119,15 @@ class Killed(RuntimeError):
 
 
 @pytest.mark.parametrize("patience", [1, "null"])
-@pytest.mark.parametrize("epoch", [1, 2])
+@pytest.mark.parametrize(("epoch", "step"), [(1, 0), (2, 5)])
 def test_an_interrupted_run_ends_with_the_weights_of_an_undisturbed_one(
-    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, patience: int | str
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, step: int, patience: int | str
 ) -> None:
     four = ["optim.epochs=4", f"optim.patience={patience}"]
     undisturbed = run(small(*four, f"paths.runs={tmp_path}/whole"))
 
-    def kill(self: Any, trainer: Any, module: Any, *rest: Any) -> None:
-        if trainer.current_epoch == epoch:
+    def kill(self: Any, trainer: Any, module: Any, batch: Any, index: int) -> None:
+        if (trainer.current_epoch, index) == (epoch, step):
             raise Killed
 
     with monkeypatch.context() as patch:
@@ -135,8 +135,10 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_undisturbed_one(
         with pytest.raises(Killed):
             run(small(*four, "trainer.checkpoint_s=0"))
     assert not list((tmp_path / "runs").rglob("result.json"))
-    resumed = run(small(*four))
+    assert_the_same(run(small(*four)), undisturbed, tmp_path)
 
+
+def assert_the_same(resumed: Result, undisturbed: Result, tmp_path: Path) -> None:
     assert resumed.metrics == undisturbed.metrics
     assert resumed.history == undisturbed.history
     assert resumed.steps == undisturbed.steps
