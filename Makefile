@@ -23,8 +23,8 @@ run: install  ## train the three arms and the adapters on embedded text, then pr
 	$(BIN)/er train experiment=quickstart
 	$(BIN)/er report
 
-test: install  ## run the tests
-	$(BIN)/python -m pytest
+test: install  ## run the tests, in up to four processes
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 slow: install  ## run the long tests and the benchmarks
 	$(BIN)/python -m pytest -m slow

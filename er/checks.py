@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from er.config import Config, Encode, Kind, Switch, Trains
@@ -31,9 +34,24 @@ LEAST = {
 SEEDS = 2**32
 """How many seeds there are."""
 
+READ_BY = {
+    **dict.fromkeys(("action", "space", "repair", "older_than", "max_bytes", "dry_run", "url"), ("cache",)),
+    **dict.fromkeys(("run", "overwrite"), ("predict", "export")),
+    **dict.fromkeys(("input", "output", "predict"), ("predict",)),
+    "to": ("export",),
+    "bench": ("bench",),
+    "plan": ("plan",),
+    "report": ("report",),
+    "search": ("search_cut",),
+}
+"""Options that some verbs read and the others would ignore in silence."""
+
 
 def settings(cfg: DictConfig) -> Config:
     """Turn a composed configuration into checked dataclasses."""
+    if HydraConfig.initialized():
+        hydra = HydraConfig.get()
+        _check_verb(str(hydra.job.config_name), hydra.overrides.task)
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise UserError(f"No value for {', '.join(missing)}: set it on the command line ({missing[0]}=...).")
@@ -41,6 +59,16 @@ def settings(cfg: DictConfig) -> Config:
     assert isinstance(config, Config)
     check(config)
     return config
+
+
+def _check_verb(verb: str, overrides: Iterable[str]) -> None:
+    for override in overrides:
+        name = re.split(r"[.=]", override.lstrip("+~"))[0]
+        if verb not in READ_BY.get(name, (verb,)):
+            readers = " and ".join(f"er {each.replace('_', '-')}" for each in READ_BY[name])
+            raise UserError(
+                f"{override}: er {verb.replace('_', '-')} does not read this; {readers} would. Leave it out."
+            )
 
 
 def check(config: Config) -> None:

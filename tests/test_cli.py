@@ -57,6 +57,24 @@ def test_an_unknown_verb_is_named(tmp_path: Path) -> None:
     assert "trian" in done.stderr and "train" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("verb", "option", "reader"),
+    [
+        ("train", "space=3fa2", "er cache"),
+        ("train", "bench.batches=3", "er bench"),
+        ("report", "run=there", "er predict and er export"),
+        ("cache", "search.loss=2", "er search-cut"),
+    ],
+)
+def test_an_option_of_another_verb_is_refused(tmp_path: Path, verb: str, option: str, reader: str) -> None:
+    done = er(verb, option, cwd=tmp_path)
+
+    assert done.returncode == 1
+    assert option.split("=")[0] in done.stderr and reader in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def lines(folder: Path, train: str, dev: str | None = None) -> str:
     folder.mkdir()
     good = "".join(json.dumps({"text": f"a cat {i}", "label": "ab"[i % 2]}) + "\n" for i in range(8))
