@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig
 
 from er.checks import settings
+from er.commands.unfinished import Unfinished, unfinished
 from er.config import CONF, Config
 from er.errors import UserError
 
 if TYPE_CHECKING:
     from er.tasks import Reader, Row
+    from er.training.predict import Predictor
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +51,6 @@ def main(cfg: DictConfig) -> None:
 def predict(config: Config, runs: list[str], source: str, target: str) -> None:
     """Write a record for every text of `source` to `target`, all of them or none."""
     _check_target(target, config.overwrite)
-    from tqdm import tqdm
-
     from er.tasks import readers
     from er.training.predict import Predictor
     from er.training.trained import load_run
@@ -58,15 +58,29 @@ def predict(config: Config, runs: list[str], source: str, target: str) -> None:
     trained = [load_run(run) for run in runs]
     known = readers(trained[0].config.task)
     files = files_of(source, known)  # before any model is loaded
+    total = count(files, known)  # says so if one cannot be read
     predictor = Predictor(trained, config)
-    every = 0.5 if sys.stderr.isatty() else 30
-    shown = tqdm(unit="text", total=_count(files), mininterval=every, disable=not config.trainer.progress)
-    with shown as bar, opened(target) as out:
-        for answer in predictor.answers(rows_of(files, known)):
-            out.write(json.dumps(answer) + "\n")
-            bar.update()
+    with opened(target, files, predictor) as out:
+        predictor.counts.update(out.done)
+        _write(predictor, rows_of(files, known), out, total, config.trainer.progress)
     counts = [predictor.counts[what] for what in ("texts", "blank", "truncated")]
     log.info("%s: %d texts, %d of them blank, %d truncated", target, *counts)
+
+
+def _write(predictor: Predictor, rows: Iterator[Row], out: Output, total: int | None, progress: bool) -> None:
+    """Write the answers that are not written yet."""
+    from tqdm import tqdm
+
+    done = predictor.counts["texts"]
+    if done:
+        log.info("%d texts are answered already", done)
+    every = 0.5 if sys.stderr.isatty() else 30
+    with tqdm(unit="text", total=total, initial=done, mininterval=every, disable=not progress) as bar:
+        for number, answer in enumerate(predictor.answers(islice(rows, done, None)), start=done + 1):
+            out.write(json.dumps(answer) + "\n")
+            bar.update()
+            if number % predictor.chunk == 0:
+                out.keep(predictor.counts)
 
 
 def _check_target(target: str, overwrite: bool) -> None:
@@ -99,31 +113,54 @@ def rows_of(files: Iterable[Path], known: Mapping[str, Reader]) -> Iterator[Row]
         yield from known[".jsonl" if file == PIPE else file.suffix.lower()](file)
 
 
-def _count(files: list[Path]) -> int | None:
-    """Count the texts where that is quickly done: in JSON lines."""
-    if any(file.suffix.lower() != ".jsonl" or not file.is_file() for file in files):
+def count(files: list[Path], known: Mapping[str, Reader]) -> int | None:
+    """Count the texts, for the time that is left: lines, or what a reader finds; a pipe is not read twice."""
+    if files == [PIPE]:
         return None
-    total = 0
-    for file in files:
+    return sum(_lines(file) if file.suffix.lower() == ".jsonl" else _rows(file, known) for file in files)
+
+
+def _rows(file: Path, known: Mapping[str, Reader]) -> int:
+    return sum(1 for _ in rows_of([file], known))
+
+
+def _lines(file: Path) -> int:
+    try:
         with file.open("rb") as lines:
-            total += sum(1 for line in lines if line.strip())
-    return total
+            return sum(1 for line in lines if not line.isspace())
+    except OSError:
+        return 0  # the reader will say so
+
+
+class Piped:
+    """Standard output, of which nothing is kept."""
+
+    def __init__(self) -> None:
+        self.done: dict[str, int] = {}
+
+    def write(self, line: str) -> None:
+        """Write a line."""
+        sys.stdout.write(line)
+
+    def keep(self, done: Mapping[str, int]) -> None:
+        """Hand on what was written."""
+        sys.stdout.flush()
+
+
+Output = Piped | Unfinished
 
 
 @contextmanager
-def opened(target: str) -> Iterator[IO[str]]:
-    """Open the output: a file appears whole or not at all."""
+def opened(target: str, files: list[Path], predictor: Predictor) -> Iterator[Output]:
+    """Open the output; where the same files were to be answered by the same runs, what is there is gone on with."""
     if target == STANDARD:
-        yield sys.stdout
+        yield Piped()
         return
-    path = Path(target).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    told = [predictor.told(), [[str(file.resolve()), *_state(file)] for file in files]]
+    with unfinished(Path(target).expanduser(), told) as out:
+        yield out
+
+
+def _state(file: Path) -> tuple[int, int]:
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns

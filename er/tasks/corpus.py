@@ -78,7 +78,7 @@ class Corpus(Generic[E]):
     def tokenize(self, tokenizer: PreTrainedTokenizerBase, store: Path | None = None) -> dict[str, Dataset]:
         """Turn every split into features, unless `store` has them from the last time."""
         settings = {name: value for name, value in asdict(self._task).items() if name not in ("path", "folder")}
-        name = kept.key(tokenizer, self.digest, self.labels, settings)
+        name = None if store is None else kept.key(tokenizer, self.digest, self.labels, settings)
         features = kept.kept(store, name, lambda: self.features(tokenizer))
         for split, rows in features.items():
             self.take(split, rows)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.metadata import version
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from er import digests
 from er.config import Config, Switch
 from er.errors import UserError
 from er.tasks import NEW, Row, Task, unlabelled
 from er.training.answering import Answering
 from er.training.data import Tokens
+from er.training.run import WEIGHTS
 from er.training.trained import Trained, load_run
 
 log = logging.getLogger(__name__)
@@ -77,9 +80,17 @@ class Predictor:
         self.counts: Counter[str] = Counter()
         """Texts so far: all, those that were blank, those of which the model does not see all."""
 
+    def told(self) -> list[Any]:
+        """Return all that the answers depend on, but the texts, as JSON holds it."""
+        each = [
+            [run.trained.result.run_id, digests.of_files([run.trained.directory / WEIGHTS]), list(run.config.task.text)]
+            for run in self.runs
+        ]
+        return [version("er"), self.names, each, self.chunk, self.runs[0].config.predict.batch_size]
+
     def answers(self, rows: Iterable[Row]) -> Iterator[Answer]:
         """Return a record for each row: what the run says, or, by name, what each of several says."""
-        rows, numbers = iter(rows), count()
+        rows, numbers = iter(rows), count(self.counts["texts"])
         while chunk := list(islice(rows, self.chunk)):
             with _quiet():
                 said = self._answered(chunk)

@@ -15,10 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import er
-from er.commands.predict import predict
+from er.commands.predict import count, files_of, predict, rows_of
+from er.commands.unfinished import unfinished
 from er.config import Config, Switch
 from er.errors import UserError
 from er.results import Result
+from er.tasks import readers
+from er.training.predict import Predictor
 from tests.training.test_kinds import own
 
 __all__ = ["own"]
@@ -201,6 +204,58 @@ def test_an_error_leaves_no_output_at_all(
     assert not [path for path in tmp_path.iterdir() if "out.jsonl" in path.name]
 
 
+@pytest.mark.parametrize("mode", ["on", "off"])
+def test_what_was_interrupted_goes_on_and_ends_the_same(
+    run: Path, small: Compose, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    source, out = words / "test.jsonl", tmp_path / "out.jsonl"
+    config = small("predict.chunk=5", f"cache.mode={mode}")
+    predict(config, [str(run)], str(source), str(out))
+    whole = out.read_text()
+    out.unlink()
+
+    answered = []
+
+    def interrupted(self: Predictor, rows: Any, real: Any = Predictor._answered) -> Any:
+        answered.append(len(rows))
+        if len(answered) == 3:
+            raise KeyboardInterrupt
+        return real(self, rows)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Predictor, "_answered", interrupted)
+        predict(config, [str(run)], str(source), str(out))
+    assert not out.exists() and (tmp_path / ".out.jsonl.part").exists()
+
+    answered.append(0)  # nobody is interrupted from now on
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "_answered", interrupted)
+        predict(config, [str(run)], str(source), str(out))
+    assert out.read_text() == whole
+    assert sum(answered[4:]) == len(lines(source)) - 10
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_what_was_interrupted_is_begun_anew_for_another_input(
+    run: Path, small: Compose, words: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    (tmp_path / ".out.jsonl.part").write_text('{"index": 0}\n')
+    (tmp_path / ".out.jsonl.part.json").write_text(json.dumps({"told": [], "bytes": 13, "done": {"texts": 1}}))
+
+    predict(small(), [str(run)], str(words / "test.jsonl"), str(out))
+
+    assert [row["index"] for row in lines(out)] == list(range(len(lines(words / "test.jsonl"))))
+
+
+def test_an_output_has_one_writer(run: Path, small: Compose, words: Path, tmp_path: Path) -> None:
+    with (
+        unfinished(tmp_path / "out.jsonl", "another"),
+        pytest.raises(UserError, match=r"is being written by another er predict"),
+    ):
+        predict(small(), [str(run)], str(words / "test.jsonl"), str(tmp_path / "out.jsonl"))
+
+
 def test_an_output_that_exists_is_kept(run: Path, small: Compose, words: Path, tmp_path: Path) -> None:
     (tmp_path / "out.jsonl").write_text("mine")
     with pytest.raises(UserError, match=r"out.jsonl exists already.*overwrite=true"):
@@ -213,9 +268,10 @@ def test_an_output_that_exists_is_kept(run: Path, small: Compose, words: Path, t
 TEXTS = st.one_of(
     st.text(max_size=40), st.dictionaries(st.just("text"), st.one_of(st.none(), st.text(), st.integers()))
 )
+FUZZ = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@FUZZ
 @given(texts=st.lists(st.one_of(TEXTS, st.lists(st.text(), max_size=3), st.integers()), max_size=6))
 def test_whatever_it_is_given_it_answers_or_says_what_is_wrong(loaded: Any, texts: list[Any]) -> None:
     try:
@@ -225,6 +281,90 @@ def test_whatever_it_is_given_it_answers_or_says_what_is_wrong(loaded: Any, text
     else:
         assert [row["index"] for row in said] == list(range(len(texts)))
         assert all("error" in row or row["label"] in loaded.labels for row in said)
+
+
+NAMES = "text label tokens tags question context answers id sentence1 sentence2 data paragraphs qas".split()
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20)),
+    lambda inside: st.one_of(
+        st.lists(inside, max_size=3),
+        st.dictionaries(
+            st.sampled_from(NAMES),
+            inside,
+            max_size=4,
+        ),
+    ),
+    max_leaves=12,
+)
+CELLS = st.lists(st.lists(st.text(max_size=8), min_size=1, max_size=3), max_size=4)
+
+
+def _parquet(rows: list[Any]) -> bytes:
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = io.BytesIO()
+    try:
+        pq.write_table(pa.Table.from_pylist(rows), sink)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError):
+        return b"PAR1"
+    return sink.getvalue()
+
+
+def _separated(cells: list[list[str]], separator: str) -> bytes:
+    return "\n".join(separator.join(row) for row in cells).encode("utf-8", "surrogatepass")
+
+
+STRUCTURES = {
+    ".jsonl": st.lists(VALUES, max_size=4).map(lambda rows: "\n".join(map(json.dumps, rows)).encode()),
+    ".json": VALUES.map(lambda value: json.dumps(value).encode()),
+    ".csv": CELLS.map(lambda cells: _separated([["text", "tokens"], *cells], ",")),
+    ".tsv": CELLS.map(lambda cells: _separated(cells, "\t")),
+    ".txt": CELLS.map(lambda cells: _separated(cells, " ")),
+    ".conll": CELLS.map(lambda cells: _separated(cells, "\t")),
+    ".parquet": st.lists(st.dictionaries(st.sampled_from(["text", "tokens", "question", "context"]), VALUES)).map(
+        _parquet
+    ),
+}
+
+
+@pytest.fixture
+def every_kind(train: Train, own: Train, tmp_path: Path) -> list[Any]:
+    """A run of each kind."""
+    results = [train(*QUICK), *(own(kind, *QUICK) for kind in PREDICTED)]
+    return [er.load_run(folder_of(result, tmp_path)) for result in results]
+
+
+@pytest.mark.parametrize(
+    "suffix", [pytest.param(each, marks=() if each == ".json" else pytest.mark.slow) for each in STRUCTURES]
+)
+def test_whatever_a_file_holds_it_is_answered_or_said_to_be_wrong(
+    every_kind: list[Any], small: Compose, tmp_path: Path, suffix: str
+) -> None:
+    config = small("cache.mode=off")
+    predictors = [Predictor([run], config) for run in every_kind]
+
+    @settings(FUZZ, max_examples=60)
+    @given(content=st.one_of(st.binary(max_size=60), STRUCTURES[suffix]), cut=st.integers(0, 60))
+    def answers(content: bytes, cut: int) -> None:
+        file = tmp_path / f"new{suffix}"
+        file.write_bytes(content[: len(content) - cut] if cut % 4 == 0 else content)
+        for predictor in predictors:
+            known = readers(predictor.runs[0].config.task)
+            try:
+                found = files_of(str(file), known)
+                texts = count(found, known)
+                predictor.counts.clear()
+                said = list(predictor.answers(rows_of(found, known)))
+            except UserError as error:
+                assert str(error)
+            else:
+                assert len(said) == texts
+                json.dumps(said, allow_nan=False).encode()
+
+    answers()
 
 
 @pytest.fixture
