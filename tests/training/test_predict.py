@@ -283,13 +283,13 @@ def test_whatever_it_is_given_it_answers_or_says_what_is_wrong(loaded: Any, text
         assert all("error" in row or row["label"] in loaded.labels for row in said)
 
 
-NAMES = "text label tokens tags question context answers id sentence1 sentence2 data paragraphs qas".split()
+NAMES = ["text", "label", "tokens", "tags", "question", "context", "answers", "id", "sentence1", "sentence2"]
 VALUES = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20)),
     lambda inside: st.one_of(
         st.lists(inside, max_size=3),
         st.dictionaries(
-            st.sampled_from(NAMES),
+            st.sampled_from([*NAMES, "data", "paragraphs", "qas"]),
             inside,
             max_size=4,
         ),

@@ -54,6 +54,10 @@ layers that are spared have none.
 """
 
 
+def lines(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
 @pytest.fixture
 def all_threads(_one_thread: None) -> None:
     torch.set_num_threads(os.cpu_count() or 1)
@@ -62,7 +66,7 @@ def all_threads(_one_thread: None) -> None:
 @pytest.fixture
 def texts(real_data: Path, tmp_path: Path) -> Callable[[int], Path]:
     """Write texts of SciCite that no run has seen."""
-    found = [json.loads(line)["text"] for line in (real_data / "sci-cite" / "train.txt").open()]
+    found = [row["text"] for row in lines(real_data / "sci-cite" / "train.txt")]
 
     def write(count: int) -> Path:
         path = tmp_path / "new.jsonl"
@@ -75,7 +79,7 @@ def texts(real_data: Path, tmp_path: Path) -> Callable[[int], Path]:
 @pytest.fixture
 def compose(composed: Callable[..., Config], real_data: Path, tmp_path: Path) -> Callable[..., Config]:
     """Compose a run of a moment: how fast it answers does not depend on how much it knows."""
-    rows = [json.loads(line) for line in (real_data / "sci-cite" / "train.txt").open()][:48]
+    rows = lines(real_data / "sci-cite" / "train.txt")[:48]
     for split, part in {"train": rows[:32], "dev": rows[32:40], "test": rows[40:]}.items():
         few = tmp_path / "few"
         few.mkdir(exist_ok=True)
@@ -165,7 +169,7 @@ def plainly(models: list[Plain], source: Path, target: Path) -> None:
     """Run one model after the other, as three programs would."""
     said = []
     for model, tokenizer, length in models:
-        texts = [json.loads(line)["text"] for line in source.open()]
+        texts = [row["text"] for row in lines(source)]
         ids = tokenizer(texts, truncation=True, max_length=length, padding=False)["input_ids"]
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         rows: list[Any] = [None] * len(ids)
@@ -184,8 +188,7 @@ def plainly(models: list[Plain], source: Path, target: Path) -> None:
 
 def agree(ours: Path, theirs: Path) -> None:
     """Both arms answered the same."""
-    for one, other in zip(ours.open(), theirs.open(), strict=True):
-        said, expected = json.loads(one), json.loads(other)
+    for said, expected in zip(lines(ours), lines(theirs), strict=True):
         said.pop("index")
         answers = [said] if "probabilities" in said else list(said.values())
         for answer, right in zip(answers, expected, strict=True):
