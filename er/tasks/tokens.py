@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from er.errors import UserError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
@@ -35,18 +36,36 @@ def features(columns: Columns, encode: Callable[[Columns], Columns]) -> Dataset:
         )
 
 
-def dataset(columns: Columns) -> Dataset:
+def dataset(columns: Mapping[str, Any]) -> Dataset:
     """Return columns as they are, in memory."""
     from datasets import Dataset
 
     return Dataset.from_dict(columns)
 
 
+def lists(values: np.ndarray, lengths: np.ndarray) -> pa.ListArray:
+    """Return a column of lists that stand one behind the other in `values`."""
+    import pyarrow as pa
+
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(values))
+
+
+def flat(features: Dataset, name: str) -> np.ndarray:
+    """Return what the lists of a column hold, one list behind the other."""
+    values: np.ndarray = features.data.column(name).combine_chunks().flatten().to_numpy()
+    return values
+
+
+def lengths(features: Dataset, name: str) -> np.ndarray:
+    """Return how much each list of a column holds."""
+    ends: np.ndarray = np.diff(features.data.column(name).combine_chunks().offsets.to_numpy())
+    return ends
+
+
 def ragged(features: Dataset, name: str) -> list[np.ndarray]:
     """Return a column of lists, one array a row: straight from the table, where Python objects would take seconds."""
-    column = features.data.column(name).combine_chunks()
-    ends = column.offsets.to_numpy()
-    return np.split(column.flatten().to_numpy(), ends[1:-1] - ends[0])
+    return np.split(flat(features, name), np.cumsum(lengths(features, name))[:-1])
 
 
 def encoded(tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], length: int) -> tuple[Columns, int]:

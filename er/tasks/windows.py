@@ -41,17 +41,18 @@ def windows(
     most: int | None = None,
     asked: int | None = None,
 ) -> Windows:
-    """Cut texts, or the second texts of pairs, into windows of `length` tokens that share `stride` of them.
+    """Cut the second texts of pairs into windows of `length` tokens that share `stride` of them.
 
     Half a window is the most that two may share; `most` is how many windows of a text are kept, and `asked` how many
-    tokens the first text of a pair has at most, if that is not the quarter that it may have.
+    tokens the first texts have at most, if that is not the quarter that they may have.
     """
-    pair = len(texts) == 2
+    asked = question_room(tokenizer, length) if asked is None else asked
+    room = length - int(tokenizer.num_special_tokens_to_add(True)) - asked
     encoding = tokenizer(
         *texts,
-        truncation="only_second" if pair else "only_first",
+        truncation="only_second",
         max_length=length,
-        stride=min(stride, room(tokenizer, length, pair, asked) // 2),
+        stride=min(stride, room // 2),
         padding=False,  # always said: some tokenizers ship with it switched on
         return_overflowing_tokens=True,
         return_offsets_mapping=True,
@@ -61,17 +62,9 @@ def windows(
     owners = encoding.pop("overflow_to_sample_mapping")
     offsets = encoding.pop("offset_mapping")
     kept = [i for i, owner in enumerate(owners) if most is None or i < most or owners[i - most] != owner]
-    spans = [_spans(offsets[i], encoding.sequence_ids(i), int(pair)) for i in kept]
+    spans = [_spans(offsets[i], encoding.sequence_ids(i)) for i in kept]
     columns = {name: [column[i] for i in kept] for name, column in encoding.items()}
     return Windows(columns, [owners[i] for i in kept], spans)
-
-
-def room(tokenizer: PreTrainedTokenizerBase, length: int, pair: bool, asked: int | None = None) -> int:
-    """Return how many tokens of a text fit into a window, at least."""
-    free = length - int(tokenizer.num_special_tokens_to_add(pair))
-    if not pair:
-        return free
-    return free - (question_room(tokenizer, length) if asked is None else asked)
 
 
 def question_room(tokenizer: PreTrainedTokenizerBase, length: int) -> int:
@@ -95,7 +88,7 @@ def _shortened(tokenizer: PreTrainedTokenizerBase, text: str, most: int) -> str:
     return text
 
 
-def _spans(offsets: list[tuple[int, int]], sequences: list[int | None], wanted: int) -> np.ndarray:
-    inside = np.array([sequence == wanted for sequence in sequences])
+def _spans(offsets: list[tuple[int, int]], sequences: list[int | None]) -> np.ndarray:
+    inside = np.array([sequence == 1 for sequence in sequences])
     spans: np.ndarray = np.asarray(offsets, dtype=np.int32).reshape(-1, 2) * inside[:, None]
     return spans
