@@ -149,7 +149,7 @@ def _encoded(
     """The activations of a window, packed in the window's order whatever order they are computed in."""
     tokens = lengths[window]
     starts = np.cumsum(tokens) - tokens
-    packed = codec.empty(cache.space.storage_dtype, (int(tokens.sum()),), cache.hidden)
+    packed = codec.empty(cache.space.storage_dtype, int(tokens.sum()), cache.hidden)
     for batch in longest_first(tokens, batch_tokens):
         part = codec.encode(_cropped(encode(window[batch]), tokens[batch]), cache.space.storage_dtype)
         rows = _rows(starts[batch], tokens[batch])
