@@ -9,6 +9,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 
 from er.config import Config, Encode, Kind, Switch, Trains
 from er.errors import UserError
@@ -41,6 +42,7 @@ READ_BY = {
     "to": ("export",),
     "bench": ("bench",),
     "plan": ("plan",),
+    "skip_invalid": ("train", "plan"),
     "report": ("report",),
     "search": ("search_cut",),
 }
@@ -51,17 +53,19 @@ def settings(cfg: DictConfig) -> Config:
     """Turn a composed configuration into checked dataclasses."""
     if HydraConfig.initialized():
         hydra = HydraConfig.get()
-        _check_verb(str(hydra.job.config_name), hydra.overrides.task)
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:
-        raise UserError(f"No value for {', '.join(missing)}: set it on the command line ({missing[0]}=...).")
-    config = OmegaConf.to_object(cfg)
+        check_verb(str(hydra.job.config_name), hydra.overrides.task)
+    try:
+        config = OmegaConf.to_object(cfg)
+    except MissingMandatoryValue:
+        missing = sorted(OmegaConf.missing_keys(cfg))  # slow, so it is only asked for where there are any
+        raise UserError(f"No value for {', '.join(missing)}: set it on the command line ({missing[0]}=...).") from None
     assert isinstance(config, Config)
     check(config)
     return config
 
 
-def _check_verb(verb: str, overrides: Iterable[str]) -> None:
+def check_verb(verb: str, overrides: Iterable[str]) -> None:
+    """Refuse an option that only other verbs read."""
     for override in overrides:
         name = re.split(r"[.=]", override.lstrip("+~"))[0]
         if verb not in READ_BY.get(name, (verb,)):

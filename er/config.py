@@ -381,6 +381,8 @@ class Config:
     """`predict`, `export`: replace what is there."""
     seed: int = 0
     on_done: OnDone = OnDone.skip
+    skip_invalid: bool = False
+    """In a sweep: leave out points that cannot be run, rather than begin none."""
     action: Action = Action.build
     """What `er cache` does; no other verb reads it, nor any of these:"""
     space: str | None = None

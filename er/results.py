@@ -17,7 +17,10 @@ from er.errors import UserError
 NAME = "result.json"
 
 FAILED = "failed.json"
-"""What a run that failed leaves: its `error`, its `traceback` and its `command`."""
+"""What a run that failed leaves: its `error`, `command`, `traceback` and `config`, and the path of its `log`."""
+
+LOG = "log.txt"
+"""What a run has logged, as long as it is not done."""
 
 VERSION = 1
 SCORES = ("accuracy", "macro_f1", "entity_f1", "em", "f1")

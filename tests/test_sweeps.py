@@ -51,7 +51,7 @@ def launched(overrides: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
     with initialize_config_dir(str(CONF), version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
-        sweep = ["hydra.mode=MULTIRUN", f"hydra.sweep.dir={folder}"]
+        sweep = ["hydra.mode=MULTIRUN", "hydra/sweeper=basic", f"hydra.sweep.dir={folder}"]
         hydra.multirun("train", lambda cfg: None, [*overrides, *sweep], with_log_configuration=False)
     return listed.jobs
 

@@ -80,14 +80,14 @@ def locked(directory: Path) -> Iterator[None]:
         yield
 
 
-def wait(done: Callable[[], bool], directory: Path) -> None:
+def wait(done: Callable[[], bool], directory: Path, other: str = "builder") -> None:
     """Wait until something is done, and where that takes more than a second, say who keeps us."""
     started, told = time.monotonic(), 0.0
     while not done():
         waited = time.monotonic() - started
         if waited > told + (REPORT_SECONDS if told else 1):
             told = waited
-            log.info("Another builder is at work in %s: waiting for it since %d s.", directory, waited)
+            log.info("Another %s is at work in %s: waiting for it since %d s.", other, directory, waited)
         time.sleep(min(POLL_SECONDS, waited / 10))  # a moment's lock is not waited for longer than it is held
 
 

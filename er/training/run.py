@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import shlex
 import shutil
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from hydra.core.hydra_config import HydraConfig
 from pytorch_lightning import Trainer, seed_everything
 from safetensors.torch import save
 
@@ -25,6 +20,7 @@ from er.results import Result
 from er.tasks import Task, load_task
 from er.timing import Stopwatch
 from er.training import cross_model, loggers, naming
+from er.training.attempt import attempt
 from er.training.data import RecyclingDataModule, Split, Tokens, labels_of
 from er.training.loop import build_trainer
 from er.training.methods import Parts, assemble
@@ -57,38 +53,15 @@ def run(config: Config) -> Result:
     directory = identity.run_dir(config, identity.run_id(named))
     if (done := finished(directory, config.on_done)) is not None:
         return done
-    log.info("%s: cut at layer %d of %d", directory, k, depth)
-    if config.optim.name == "paper":
-        paper.explain(config)
-    with failing(directory):
+    with attempt(config, directory):
+        if (done := finished(directory, config.on_done)) is not None:
+            return done  # by another process, while this one waited
+        log.info("%s: cut at layer %d of %d", directory, k, depth)
+        if config.optim.name == "paper":
+            paper.explain(config)
         result = _train(config, task, k, named, directory)
     log.info("%s: %s", directory, _summary(result))
     return result
-
-
-@contextmanager
-def failing(directory: Path) -> Iterator[None]:
-    """Make sure that a run can write to its directory, and that it leaves why it failed, unless that was a mistake."""
-    failed = directory / results.FAILED
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        failed.unlink(missing_ok=True)
-        results.write_text(failed, "{}")
-        failed.unlink()
-    except OSError as error:
-        raise UserError(f"Cannot write the run to {directory}: {error.strerror}. Set paths.runs elsewhere.") from error
-    try:
-        yield
-    except UserError:
-        with suppress(OSError):  # an interrupted run has left its checkpoints
-            directory.rmdir()
-        raise
-    except Exception as error:
-        given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-        command = shlex.join(["er", "train", *given])
-        said = {"error": str(error), "traceback": traceback.format_exc(), "command": command}
-        results.write_text(failed, json.dumps(said, indent=2))
-        raise
 
 
 def data_folder(config: Config) -> Path | None:

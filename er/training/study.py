@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,10 @@ class Point:
     depth: int
     directory: Path
     done: bool
+    overrides: tuple[str, ...] = ()
+    """What composes it, where it comes from a sweep."""
+    name: str = ""
+    """Of these, what tells it from the other points."""
 
     @property
     def arm(self) -> str:
@@ -94,13 +98,21 @@ def survey(points: list[list[str]], shelf: Shelf, progress: bool) -> Study:
     """Compose and check every point as `er train` would, and look whether it is done."""
     runs: dict[Path, Point] = {}
     impossible: dict[str, list[str]] = {}
-    for each in tqdm(points, desc="points", leave=False, disable=not progress):
+    names = distinct(points)
+    for each, name in zip(tqdm(points, desc="points", leave=False, disable=not progress), names, strict=True):
         try:
+            checks.check_verb("train", each)
             point = placed(checks.settings(composed("train", each)), shelf)
-            runs.setdefault(point.directory, point)
+            runs.setdefault(point.directory, replace(point, overrides=tuple(each), name=name))
         except UserError as error:
-            impossible.setdefault(str(error), []).append(" ".join(each))
+            impossible.setdefault(str(error), []).append(name)
     return Study(list(runs.values()), len(points), impossible)
+
+
+def distinct(points: list[list[str]]) -> list[str]:
+    """Name each point by what is not the same in all of them; a single one by all that it says."""
+    same = set.intersection(*map(set, points)) if len(points) > 1 else set()
+    return [" ".join(word for word in point if word not in same) for point in points]
 
 
 def placed(config: Config, shelf: Shelf) -> Point:

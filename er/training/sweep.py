@@ -1,0 +1,134 @@
+"""A sweep: all of it is looked at before any run starts, and at its end it says what came of each."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from hydra.core.utils import JobReturn, JobStatus
+
+from er import results
+from er.training.order import ordered
+from er.training.study import Point, Shelf, Study, survey
+
+log = logging.getLogger(__name__)
+
+Launch: TypeAlias = Callable[[list[list[str]], int], Sequence[JobReturn]]
+"""A launcher's `launch`: the overrides of each run, and the number of the first."""
+
+LOST = "its process was lost"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that has no result, and why."""
+
+    point: Point
+    error: str
+
+
+def sweep(points: list[list[str]], launch: Launch, batch: int, skip_invalid: bool, progress: bool) -> int:
+    """Do those runs of a sweep that are not done, `batch` at a time, and return the exit code.
+
+    It is 2 where points are impossible, and then nothing is begun unless the sweep is to leave them out; it is 1 where
+    a run has failed, which stops no other.
+    """
+    study, todo = planned(points, progress)
+    write(told(study))
+    if study.impossible and not skip_invalid:
+        write("Nothing was started. Correct these points, or leave them out with skip_invalid=true.")
+        return 2
+    failures: list[Failure] = []
+    try:
+        for start in range(0, len(todo), batch):
+            failures += launched(todo[start : start + batch], launch, start)
+    except (KeyboardInterrupt, SystemExit):  # Lightning makes the one into the other
+        write("Interrupted. To issue the same command again does what is missing.")
+        raise
+    write(concluded(study, len(todo), failures))
+    return 1 if failures else 0
+
+
+def planned(points: list[list[str]], progress: bool) -> tuple[Study, list[Point]]:
+    """Look at every point, and put the runs that are to be done in order."""
+    shelf, ours = Shelf(), logging.getLogger("er")
+    level = ours.level
+    ours.setLevel(logging.WARNING)  # what is said of tasks and models is said again by each run
+    try:
+        study = survey(points, shelf, progress)
+        return study, ordered([run for run in study.runs if not run.done], shelf)
+    finally:
+        ours.setLevel(level)
+
+
+def launched(runs: list[Point], launch: Launch, number: int) -> list[Failure]:
+    """Launch runs; those that went down with another one are launched again, as long as that gets any of them done."""
+    before = {run.directory: _stamp(run) for run in runs}
+    try:
+        returned = launch([list(run.overrides) for run in runs], number)
+    except Exception as error:  # whatever a launcher has to say; a run's own errors come back in what it returns
+        log.error("The launcher gave up: %s: %s", type(error).__name__, error)
+    else:
+        return list(failed(runs, returned))
+    lost = [run for run in runs if _stamp(run) == before[run.directory]]
+    again = [run for run in lost if not (run.directory / results.FAILED).exists()]
+    known = [Failure(run, recorded(run)) for run in lost if (run.directory / results.FAILED).exists()]
+    if again and len(again) < len(runs):
+        return known + launched(again, launch, number)
+    return known + [Failure(run, LOST) for run in again]
+
+
+def recorded(run: Point) -> str:
+    """Return the error that a run has left."""
+    return str(json.loads((run.directory / results.FAILED).read_text(encoding="utf-8"))["error"])
+
+
+def failed(runs: list[Point], returned: Sequence[JobReturn]) -> Iterator[Failure]:
+    """Yield the runs that came back with an error."""
+    for run, job in zip(runs, returned, strict=True):
+        if job.status is not JobStatus.COMPLETED:
+            yield Failure(run, f"{job._return_value}")  # the property of this name raises, and prints as it does
+
+
+def _stamp(run: Point) -> int | None:
+    path = run.directory / results.NAME
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def told(study: Study) -> str:
+    """Say what the sweep is going to do."""
+    done = sum(run.done for run in study.runs)
+    impossible = sum(map(len, study.impossible.values()))
+    counts = f"{study.points} points, {len(study.runs)} runs: {done} done, {len(study.runs) - done} to do"
+    lines = [counts + (f"; {impossible} points are impossible:" if impossible else "")]
+    for reason, points in study.impossible.items():
+        lines += [reason, *(f"  {point}" for point in points)]
+    return "\n".join(lines)
+
+
+def concluded(study: Study, begun: int, failures: list[Failure]) -> str:
+    """Say what came of a sweep, the runs that failed last."""
+    impossible = sum(map(len, study.impossible.values()))
+    counts = [f"{begun - len(failures)} done", f"{len(study.runs) - begun} skipped (done before)"]
+    counts += [f"{impossible} points left out (impossible)"] * bool(impossible)
+    lines = [f"Sweep: {', '.join(counts)}, {len(failures)} failed{':' if failures else '.'}"]
+    for each in failures:
+        path = each.point.directory / results.FAILED
+        lines += [each.point.name, f"  {_first_line(each.error)}"]
+        lines += [f"  {path}"] * path.exists()
+    return "\n".join(lines)
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no message"])[0]
+
+
+def write(text: str) -> None:
+    """Print after all that was logged."""
+    sys.stderr.flush()
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
