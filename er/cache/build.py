@@ -73,7 +73,7 @@ def build(
     with _bar(cache, lengths[wanted], progress) as bar:
         while len(todo):
             started = time.perf_counter()
-            shares = _shares(cache, keys, lengths, todo, window)
+            shares = _shares(cache, keys, lengths, windows(todo, lengths, window, batch_tokens))
             mine += _fill(cache, keys, lengths, shares, encode, batch_tokens, bar)
             seconds += time.perf_counter() - started
             todo = todo[cache.absent(keys[todo])]
@@ -86,18 +86,20 @@ def build(
 
 
 def _shares(
-    cache: ActivationCache, keys: Keys, lengths: Ints, todo: NDArray[np.intp], tokens: int
+    cache: ActivationCache, keys: Keys, lengths: Ints, parts: Iterator[NDArray[np.intp]]
 ) -> Iterator[tuple[NDArray[np.intp], Claims]]:
-    """Take on window after window of what is free, each of about so many tokens, until nothing is."""
-    share, claims = todo[:0], Claims(cache)
+    """Take on window after window of what is free, until nothing is."""
+    none = np.empty(0, np.intp)
+    share, claims = none, Claims(cache)
     try:
-        for window in windows(todo, lengths, tokens):
+        for window in parts:
+            wanted = lengths[window].sum() / 2  # where others have taken the rest, one more window fills up the share
             window = window[cache.absent(keys[window])]
             if len(window):
                 share = np.append(share, window[claims.take(keys[window])])
-            if lengths[share].sum() >= tokens / 2:
+            if lengths[share].sum() >= wanted:
                 yield share, claims
-                share, claims = todo[:0], Claims(cache)
+                share, claims = none, Claims(cache)
         if len(share):
             yield share, claims
     except BaseException:
@@ -149,7 +151,7 @@ def _encoded(
     """The activations of a window, packed in the window's order whatever order they are computed in."""
     tokens = lengths[window]
     starts = np.cumsum(tokens) - tokens
-    packed = codec.empty(cache.space.storage_dtype, (int(tokens.sum()),), cache.hidden)
+    packed = codec.empty(cache.space.storage_dtype, int(tokens.sum()), cache.hidden)
     for batch in longest_first(tokens, batch_tokens):
         part = codec.encode(_cropped(encode(window[batch]), tokens[batch]), cache.space.storage_dtype)
         rows = _rows(starts[batch], tokens[batch])
@@ -160,11 +162,18 @@ def _encoded(
     return packed
 
 
-def windows(todo: NDArray[np.intp], lengths: Ints, tokens: int) -> Iterator[NDArray[np.intp]]:
-    """Cut into runs of about so many tokens, in the order of the data set."""
-    number = (np.cumsum(lengths[todo]) - lengths[todo]) // tokens
-    if len(todo):
-        yield from np.split(todo, np.flatnonzero(np.diff(number)) + 1)
+def windows(todo: NDArray[np.intp], lengths: Ints, tokens: int, least: int) -> Iterator[NDArray[np.intp]]:
+    """Cut into runs of about so many tokens, in the order of the data set.
+
+    The last ones are ever smaller, though not below `least`: when all is encoded, little should be left to write and
+    sync, yet every file costs a sync.
+    """
+    ends, begin, done, least = np.cumsum(lengths[todo]), 0, 0, max(least, tokens // 16)
+    while begin < len(todo):
+        wanted = min(tokens, max((int(ends[-1]) - done) // 2, least))
+        end = max(begin + 1, int(np.searchsorted(ends, done + wanted, side="right")))
+        yield todo[begin:end]
+        begin, done = end, int(ends[end - 1])
 
 
 def longest_first(lengths: Ints, batch_tokens: int) -> Iterator[NDArray[np.intp]]:

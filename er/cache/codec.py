@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -32,19 +31,10 @@ class Stored(NamedTuple):
     scale: Tensor | None
 
 
-Empty: TypeAlias = Callable[[tuple[int, ...], torch.dtype], Tensor]
-"""Where memory comes from: a shape and a dtype -> an uninitialised tensor."""
-
-
-def fresh(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Memory from the system."""
-    return torch.empty(shape, dtype=dtype)
-
-
-def empty(storage: str, shape: tuple[int, ...], hidden: int, memory: Empty = fresh) -> Stored:
-    """Room for tokens in this shape, to be filled piece by piece."""
-    scale = memory(shape, torch.float32) if storage == "int8" else None
-    return Stored(memory((*shape, hidden), STORAGE[storage]), scale)
+def empty(storage: str, tokens: int, hidden: int) -> Stored:
+    """Room for so many tokens, to be filled piece by piece."""
+    scale = torch.empty(tokens) if storage == "int8" else None
+    return Stored(torch.empty((tokens, hidden), dtype=STORAGE[storage]), scale)
 
 
 def token_bytes(storage: str, hidden: int) -> int:
@@ -62,17 +52,28 @@ def encode(x: Tensor, storage: str) -> Stored:
     return _quantised(x) if storage == "int8" else Stored(x.to(STORAGE[storage]), None)
 
 
-def decode(stored: Stored, dtype: torch.dtype, memory: Empty = fresh) -> Tensor:
-    """Stored activations of any shape, as numbers to compute with."""
-    rows = stored.rows
-    x = rows if rows.dtype == dtype else memory(tuple(rows.shape), dtype).copy_(rows)
-    return x if stored.scale is None else x.mul_(stored.scale[..., None])
+def decode(stored: Stored, dtype: torch.dtype) -> Tensor:
+    """Stored activations as numbers to compute with."""
+    x = torch.empty(stored.rows.shape, dtype=dtype)
+    decode_into(x, stored)
+    return x
+
+
+def decode_into(x: Tensor, stored: Stored, start: int = 0) -> None:
+    """Fill `x` with as many of the stored tokens as it has room for, from `start` on."""
+    x.copy_(stored.rows[start : start + len(x)])
+    if stored.scale is not None:
+        x.mul_(stored.scale[start : start + len(x), None])
+
+
+def memory(x: Tensor) -> Bytes:
+    """The bytes of a tensor, in one dimension and without a copy; through torch, as numpy has no bfloat16."""
+    return x.view(-1).view(torch.uint8).numpy()
 
 
 def memories(stored: Stored) -> list[Bytes]:
-    """The bytes of rows and, where there are any, scales, without a copy: a token's are the last axis."""
-    tensors = [stored.rows] if stored.scale is None else [stored.rows, stored.scale[..., None]]
-    return [x.view(torch.uint8).numpy() for x in tensors]  # through bytes, as numpy has no bfloat16
+    """The bytes of rows and, where there are any, scales."""
+    return [memory(x) for x in stored if x is not None]
 
 
 def _quantised(x: Tensor) -> Stored:

@@ -138,9 +138,9 @@ def _entries(source: Source) -> Iterator[Entry]:
 
 def _write(directory: Path, like: Segment, entries: list[Entry]) -> Path:
     lengths = np.array([entry.length for entry in entries], np.int64)
-    stored = empty(like.storage, (int(lengths.sum()),), like.hidden)
+    stored = empty(like.storage, int(lengths.sum()), like.hidden)
     for block, memory in enumerate(memories(stored)):
-        memory.reshape(-1)[:] = np.frombuffer(b"".join(entry.parts[block] for entry in entries), np.uint8)
+        memory[:] = np.frombuffer(b"".join(entry.parts[block] for entry in entries), np.uint8)
     keys = np.array([entry.key for entry in entries], like.table.keys.dtype)
     seconds = sum(entry.seconds for entry in entries)
     path = write(directory, like.space, like.storage, keys, lengths, stored, seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from er.cache import layout
-from er.cache.codec import Bytes, Stored, memories
+from er.cache.codec import STORAGE, Bytes, Stored, memories, memory
 from er.cache.key import FORMAT, Ints, Keys
 from er.cache.layout import Table, damaged
 from er.cache.publish import publish
@@ -29,10 +31,11 @@ class Block(NamedTuple):
 
 
 class Mapped(NamedTuple):
-    """A segment's memory in this process, and each block of it as `(tokens, width)`."""
+    """A segment's memory in this process: that of its rows, and all that is stored as tensors."""
 
     map: mmap.mmap
-    blocks: list[Bytes]
+    rows: Bytes
+    stored: Stored
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +56,7 @@ class Segment:
     blocks: list[Block]
     size: int
     table: Table = field(repr=False)
-    seen: NDArray[np.bool_] = field(repr=False)
+    seen: bytearray = field(repr=False)
     """Entries that this process has found right, a byte each: they are not hashed again."""
 
     @classmethod
@@ -74,7 +77,7 @@ class Segment:
             blocks=_blocks(header, len(head)),
             size=len(head) + header["checksums"]["data_offsets"][1],
             table=Table.frombytes(table, entries),
-            seen=np.zeros(entries, dtype=bool),
+            seen=bytearray(entries),
         )
 
     @property
@@ -85,17 +88,19 @@ class Segment:
     @cached_property
     def mapped(self) -> Mapped:
         """The activations, mapped read-only; a page comes from the disk when it is touched or advised."""
-        map = _mapped(self.path, self.size)
-        blocks = [
-            np.frombuffer(map, np.uint8, self.tokens * width, offset).reshape(self.tokens, width)
-            for offset, width in self.blocks
-        ]
-        return Mapped(map, blocks)
+        map, (offset, width) = _mapped(self.path, self.size), self.blocks[0]
+        rows = np.frombuffer(map, np.uint8, self.tokens * width, offset)
+        with warnings.catch_warnings(action="ignore"):  # that nobody may write there, which nobody does
+            tensors = [
+                torch.frombuffer(map, dtype=dtype, count=self.tokens * width // dtype.itemsize, offset=offset)
+                for (offset, width), dtype in zip(self.blocks, (STORAGE[self.storage], torch.float32), strict=False)
+            ]
+        return Mapped(map, rows, Stored(tensors[0].view(self.tokens, -1), tensors[1] if tensors[1:] else None))
 
     def check(self, number: int, start: int, length: int) -> None:
         """Hash an entry, as is done the first time that this process reads it."""
-        parts = (block[start : start + length].data for block in self.mapped.blocks)
-        if layout.checksum(parts) != self.table.checksums[number]:
+        stored = (block[start : start + length] for block in self.mapped.stored if block is not None)
+        if layout.checksum(memory(block).data for block in stored) != self.table.checksums[number]:
             raise damaged(self.path, self.wrong(number))
         self.seen[number] = True
 
@@ -113,7 +118,7 @@ class Segment:
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the map: another process makes its own, and checks for itself."""
         state = {name: value for name, value in self.__dict__.items() if name != "mapped"}
-        return state | {"seen": np.zeros_like(self.seen)}
+        return state | {"seen": bytearray(len(self.seen))}
 
 
 def write(
@@ -126,7 +131,8 @@ def write(
     seconds: float,
 ) -> Path:
     """Publish one segment of packed entries, whole or not at all."""
-    blocks, ends = memories(stored), np.cumsum(lengths)
+    blocks = [block.reshape(len(stored.rows), -1) for block in memories(stored)]
+    ends = np.cumsum(lengths)
     spans = [slice(*span) for span in zip((ends - lengths).tolist(), ends.tolist(), strict=True)]
     checksums = [layout.checksum(block[span].data for block in blocks) for span in spans]
     table = Table(lengths, keys, np.array(checksums, layout.CHECKSUM)).tobytes()

@@ -6,12 +6,12 @@ import json
 import os
 import re
 import resource
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from er.cache import manifest
+from er.cache.assemble import put
 from er.cache.buffers import Buffers
-from er.cache.codec import STORAGE, Bytes, Stored, decode, empty, encode, memories, token_bytes
+from er.cache.codec import STORAGE, Stored, encode, token_bytes
 from er.cache.index import Index, Locations, once
 from er.cache.key import Ints, Keys, Space
 from er.cache.layout import ENTRY_BYTES, SUFFIX
@@ -95,21 +96,17 @@ class ActivationCache:
 
         Where an input has several parts, its row is these parts one after the other.
         """
-        longest = int(_lengths(where).max(initial=0))
-        batch = empty(self.space.storage_dtype, (len(where), longest), self.hidden, self._memory)
-        with self._entries(where) as blocks:
-            for entries, into in zip(blocks, memories(batch), strict=True):
-                _pad(entries, into)
-        return decode(batch, dtype, self._memory)
+        lengths = _lengths(where)
+        longest = int(lengths.max(initial=0))
+        x = self._memory((len(where) * longest, self.hidden), dtype)
+        self._put(x, where, _stops(where, longest))
+        return x.view(len(where), longest, self.hidden)
 
     def packed(self, where: Locations, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """Activations `(tokens, hidden)` of these entries, one after the other, and the inputs' lengths."""
-        lengths = torch.from_numpy(_lengths(where).astype(np.int64))
-        x = empty(self.space.storage_dtype, (int(lengths.sum()),), self.hidden, self._memory)
-        with self._entries(where) as blocks:
-            for entries, into in zip(blocks, memories(x), strict=True):
-                np.concatenate(entries or [into], out=into)
-        return decode(x, dtype, self._memory), lengths
+        x = self._memory((int(where["length"].sum()), self.hidden), dtype)
+        self._put(x, where, accumulate(where["length"].ravel().tolist()))
+        return x, torch.from_numpy(_lengths(where).astype(np.int64))
 
     def fetch(self, where: Locations) -> None:
         """Have these entries brought from the disk while something else is done."""
@@ -163,20 +160,18 @@ class ActivationCache:
                 raise
             return False
 
-    @contextmanager
-    def _entries(self, where: Locations) -> Iterator[list[list[Bytes]]]:
-        """The entries' rows, and their scales where there are any, to be copied before this ends."""
-        places, segments = where.ravel().tolist(), self._segments
+    def _put(self, x: Tensor, where: Locations, stops: Iterable[int]) -> None:
+        """Fill `x` with these entries, each of which stops at such a token."""
+        places: list[Any] = where.ravel().tolist()
+        segments = self._segments
         new = [place for place in places if not segments[place[0]].seen[place[1]]]
         self._ask(places if self._paging else new)  # all are asked for before the first is waited for
         for segment, *place in new:
             segments[segment].check(*place)
         faults = _disk_faults()
-        mapped = {segment: segments[segment].mapped.blocks for segment in {place[0] for place in places}}
-        yield [
-            [mapped[segment][block][start : start + length] for segment, _, start, length in places]
-            for block in range(2 if self.space.storage_dtype == "int8" else 1)
-        ]
+        maps = {segment: segments[segment].mapped for segment in {place[0] for place in places}}
+        as_stored = x.dtype == STORAGE[self.space.storage_dtype] and self.space.storage_dtype != "int8"
+        put(x, places, stops, maps, as_stored)
         if not new and _disk_faults() > faults:
             self._paging = True  # memory does not hold what was read before: ask every time from now on
 
@@ -244,12 +239,11 @@ def _lengths(where: Locations) -> Ints:
     return lengths if where.ndim == 1 else lengths.sum(axis=1)
 
 
-def _pad(entries: list[Bytes], into: Bytes) -> None:
-    """Fill each row with as many of the entries, in order, as there are for every row."""
-    parts = len(entries) // max(len(into), 1)
-    for number, row in enumerate(into):
-        end = 0
-        for entry in entries[number * parts : (number + 1) * parts]:
-            row[end : end + len(entry)] = entry
-            end += len(entry)
-        row[end:] = 0  # cheaper than zeroing everything before
+def _stops(where: Locations, longest: int) -> Iterable[int]:
+    """Where each entry stops in a padded batch: where the next part begins, and the last at its row's end."""
+    ends = range(longest, (len(where) + 1) * longest, longest) if longest else ()
+    if where.ndim == 1:
+        return ends
+    stops = np.array(ends, np.int64)[:, None] - longest + np.cumsum(where["length"], axis=1)
+    stops[:, -1] = ends
+    return cast(list[int], stops.ravel().tolist())

@@ -140,7 +140,7 @@ def build_batches(config: Config, cache: ActivationCache, tokens: Tokens) -> tup
     """Return the batches in which a build would compute these inputs."""
     size = max(1, (config.cache.segment_mb << 20) // token_bytes(cache.space.storage_dtype, cache.hidden))
     lengths = tokens.lengths
-    parts = windows(np.arange(len(lengths)), lengths, size)
+    parts = windows(np.arange(len(lengths)), lengths, size, config.cache.batch_tokens)
     batches = [rows[batch] for rows in parts for batch in longest_first(lengths[rows], config.cache.batch_tokens)]
     return shapes_of(batches, lengths), batches
 

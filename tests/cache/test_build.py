@@ -16,10 +16,12 @@ from typing import IO
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from er.cache import publish
-from er.cache.build import Built, build
+from er.cache.build import Built, build, windows
 from er.cache.claims import Claims
 from er.cache.codec import STORAGE
 from er.cache.key import Ints
@@ -84,6 +86,21 @@ def test_batches_keep_to_their_budget_and_start_with_the_longest(tmp_path: Path,
     assert all(batch * longest <= 50 for batch, longest in shapes)
     assert [longest for _, longest in shapes] == sorted((longest for _, longest in shapes), reverse=True)
     assert texts.lengths.sum() / sum(batch * longest for batch, longest in shapes) > 0.9
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 40), max_size=80), st.integers(1, 400), st.integers(1, 60))
+def test_windows_hold_everything_in_order_keep_to_their_size_and_end_small(
+    lengths: list[int], tokens: int, least: int
+) -> None:
+    todo, tokens = np.arange(len(lengths))[::-1], max(tokens, least)
+
+    parts = list(windows(todo, np.array(lengths, np.int64), tokens, least))
+    held = [sum(lengths[i] for i in part) for part in parts]
+
+    assert [i for part in parts for i in part] == todo.tolist()
+    assert all(each <= tokens or len(part) == 1 for each, part in zip(held, parts, strict=True))
+    assert all(each <= max(least, tokens // 16, 40) for each in held[-1:])
 
 
 def test_an_input_longer_than_the_budget_is_a_batch_of_its_own(tmp_path: Path, texts: Corpus) -> None:

@@ -284,5 +284,16 @@ def test_memory_is_used_again_and_little_of_it_is_kept() -> None:
     assert len({x.data_ptr() for x in several}) == 50
     assert all(x.data_ptr() % 64 == 0 for x in several)
     del several
-    assert sum(len(free) for free in pickle.loads(pickle.dumps(buffers))._free.values()) == 0
-    assert len(buffers._free[4096]) == KEPT
+    assert not pickle.loads(pickle.dumps(buffers))._free
+    assert len(buffers._free) == KEPT
+
+
+def test_a_small_batch_does_not_hold_much_memory() -> None:
+    buffers = Buffers()
+    del (large := [buffers.empty((100 << 20,), torch.uint8)])[:]
+    assert large == []
+
+    small = [buffers.empty((1000,), torch.uint8) for _ in range(9)]
+
+    assert [len(free) >> 20 for free in buffers._free] == [128]
+    assert all(each.untyped_storage().nbytes() == 1000 for each in small)
