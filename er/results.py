@@ -54,6 +54,10 @@ class Result:
     env: dict[str, Any] = field(default_factory=dict)
     labels: list[str] = field(default_factory=list)
     """The names of the head's outputs, in order."""
+    tokens_s: dict[str, float] = field(default_factory=dict)
+    """Tokens a second, padding not counted, while it trained, reading included, and while it evaluated."""
+    memory: dict[str, int] = field(default_factory=dict)
+    """The most bytes that the process held (`rss`) and allocated on its accelerator (`device`), from the build on."""
     offset: int | None = None
     """Where texts were encoded apart: the tokens that were kept free before the second."""
     version: int = VERSION

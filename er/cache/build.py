@@ -24,6 +24,7 @@ from er.cache.key import Ints, Keys
 from er.cache.publish import locked, sweep
 from er.cache.store import ActivationCache
 from er.errors import UserError
+from er.progress import progress_bar
 
 log = getLogger(__name__)
 
@@ -199,7 +200,7 @@ def _rows(starts: Ints, lengths: Ints) -> Tensor:
 
 def _bar(cache: ActivationCache, lengths: Ints, progress: bool) -> tqdm[Any]:
     what = f"Caching {len(lengths):,} entries"
-    return tqdm(total=cache.size(lengths), unit="B", unit_scale=True, desc=what, disable=not progress)
+    return progress_bar(total=cache.size(lengths), unit="B", unit_scale=True, desc=what, disable=not progress)
 
 
 def _check_room(cache: ActivationCache, lengths: Ints) -> None:

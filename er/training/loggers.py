@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import pandas as pd
+from hydra.core.hydra_config import HydraConfig
+
+from er import identity, mirror, results, tables
 from er.config import Config
 from er.errors import UserError
 from er.results import Result
@@ -17,13 +21,16 @@ if TYPE_CHECKING:
 
 LOGGERS = ("none", "csv", "wandb")
 
+SUMMARY = ("metrics", "seconds", "steps", "cache", "parameters", "split", "tokens_s", "memory")
+"""What of a result is searchable at W&B."""
+
 
 @contextmanager
-def opened(config: Config, run_id: str, directory: Path) -> Iterator[Logger | None]:
-    """Open the configured logger, and close it however the run ends.
+def opened(config: Config, named: dict[str, Any], directory: Path) -> Iterator[Logger | None]:
+    """Open the configured logger for the run of this identity, and close it however the run ends.
 
-    A W&B run that stayed open would swallow the next run of a sweep. Its id is the run id, so that a run
-    which is interrupted and issued again goes on as the same W&B run.
+    Its W&B id is the run id, so that a run which is interrupted and issued again goes on as the same W&B run; the runs
+    of an experiment are one group.
     """
     name, options = config.logger.name, config.logger.options
     if name not in LOGGERS:
@@ -35,31 +42,51 @@ def opened(config: Config, run_id: str, directory: Path) -> Iterator[Logger | No
 
         yield CSVLogger(directory, name="", version="", **options)
     else:
-        import wandb
         from pytorch_lightning.loggers import WandbLogger
 
-        title = f"{config.task.name}/{config.model.name}/{config.method.name}"
-        try:
-            yield WandbLogger(name=title, id=run_id, resume="allow", save_dir=directory, **options)
-        finally:
-            wandb.finish()
+        parts = [config.task.name, config.model.name, config.method.name]
+        settings = {"group": given()["experiment"], "job_type": "train", "tags": parts} | options
+        logger = WandbLogger("/".join(parts), directory, id=identity.run_id(named), resume="allow", **settings)
+        with mirror.ended():
+            mirror.started(lambda: logger.experiment)
+            logger.log_hyperparams(identity.plain(config) | given() | {"cut_layer": named["cut"], "identity": named})
+            yield logger
 
 
-def mirror(logger: Logger | None, result: Result) -> None:
-    """Send the finished record to the logger."""
+def given() -> dict[str, Any]:
+    """Return the experiment and the overrides that the command line gave, where there was one."""
+    if not HydraConfig.initialized():
+        return {"experiment": None, "overrides": []}
+    hydra = HydraConfig.get()
+    return {"experiment": hydra.runtime.choices.get("experiment"), "overrides": list(hydra.overrides.task)}
+
+
+def send(logger: Logger | None, result: Result, directory: Path) -> None:
+    """Send the finished record, and, to W&B, what lies in the run's directory."""
     if logger is None:
         return
     record = asdict(result)
-    logger.log_hyperparams({"config": record["config"], "identity": record["identity"], "env": record["env"]})
-    if result.config["logger"]["name"] == "wandb":
-        parts = ("metrics", "seconds", "steps", "cache", "parameters", "split")
-        summary: Any = cast("WandbLogger", logger).experiment.summary
-        summary.update(flat({part: record[part] for part in parts}))
+    if result.config["logger"]["name"] == "csv":
+        logger.log_hyperparams({"config": record["config"], "identity": record["identity"], "env": record["env"]})
+        return
+    import wandb
+
+    logger.log_hyperparams({"env": record["env"]})
+    run: Any = cast("WandbLogger", logger).experiment
+    run.summary.update(mirror.flat({part: record[part] for part in SUMMARY} | {"speedup": speedups(result, directory)}))
+    artifact = wandb.Artifact(f"result-{result.run_id}", type="result", metadata=record["metrics"])
+    for path in sorted(directory.glob("*.json*")):
+        artifact.add_file(str(path), policy="immutable")
+    run.log_artifact(artifact)
 
 
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested dictionaries to one with slashes in its keys."""
-    out: dict[str, Any] = {}
-    for name, value in tree.items():
-        out |= flat(value, f"{prefix}{name}/") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return out
+def speedups(result: Result, directory: Path) -> dict[str, float]:
+    """Return by how much a run was faster than the finetune run that is its pair, if that is done already."""
+    rows = [tables.row(result)]
+    for path in directory.parent.glob(f"finetune-*/{results.NAME}"):
+        with suppress(UserError, KeyError, TypeError, AttributeError):
+            rows.append(tables.row(results.read(path)))
+    if len(rows) == 1 or rows[0]["method"] == "finetune":
+        return {}
+    found = tables.with_speedups(pd.DataFrame(rows)).iloc[0]
+    return {name: float(found[name]) for name in ("warm", "cold", "break_even") if found[name] == found[name]}

@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning import Trainer, seed_everything
 from safetensors.torch import save
 
-from er import checks, encoders, identity, paper, results
+from er import checks, encoders, identity, memory, paper, results
 from er.config import Config, Model, OnDone
 from er.errors import UserError
 from er.results import Result
@@ -21,6 +21,7 @@ from er.tasks import Task, load_task
 from er.timing import Stopwatch
 from er.training import cross_model, loggers, naming
 from er.training.attempt import attempt
+from er.training.cost import tokens_per_second
 from er.training.data import RecyclingDataModule, Split, Tokens, labels_of
 from er.training.loop import build_trainer
 from er.training.methods import Parts, assemble
@@ -88,19 +89,21 @@ def _train(config: Config, task: Task, k: int, named: dict[str, Any], directory:
     splits = tokenized(config, task)
     parts = assemble(config, k, task)
     record = Record(directory / CHECKPOINTS, config.trainer.checkpoint_s)
-    with loggers.opened(config, identity.run_id(named), directory) as logger:
+    with loggers.opened(config, named, directory) as logger:
         trainer = build_trainer(config, record, logger)
         record.clock.device = trainer.strategy.root_device
+        memory.reset(record.clock.device)
         cached = _recycle(config, parts, splits, record.clock)
         module = RecyclingModule(parts, task, config.optim)
         data = RecyclingDataModule(splits, config.optim.batch_size, config.seed, record.reading)
         test = fit(trainer, module, data, record)
+        seconds = _seconds(record.clock, record.reading)
         result = Result(
             run_id=identity.run_id(named),
             identity=named,
             config=identity.plain(config),
             metrics=record.best() | test,
-            seconds=_seconds(record.clock, record.reading),
+            seconds=seconds,
             steps=trainer.global_step,
             cache=cached,
             split=task.origin,
@@ -108,10 +111,12 @@ def _train(config: Config, task: Task, k: int, named: dict[str, Any], directory:
             history=record.history,
             env=results.environment(_device(trainer.strategy.root_device)),
             labels=task.labels,
+            tokens_s=tokens_per_second(splits, len(record.history), seconds),
+            memory=memory.peaks(record.clock.device),
             offset=task.offset,
         )
-        loggers.mirror(logger, result)
-    _keep(directory, module, task, result)
+        _keep(directory, module, task, result)
+        loggers.send(logger, result, directory)
     return result
 
 

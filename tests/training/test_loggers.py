@@ -3,61 +3,64 @@
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from er.config import Config
 from er.errors import UserError
+from er.mirror import flat
 from er.results import Result
-from er.training.loggers import flat
+from er.training.loggers import opened
+from tests.offline import Sent, sent
 
 Train = Callable[..., Result]
 
-BLOCK = 32768
-HEADER = 7
-"""Bytes before the first record of a .wandb file, and before each fragment of a record: LevelDB's log format."""
+METHODS = ("finetune", "reduced")
 
 
-def records(path: Path) -> Iterator[bytes]:
-    """Yield the records of a .wandb file."""
-    data, at, record = path.read_bytes(), HEADER, b""
-    while at + HEADER <= len(data):
-        if BLOCK - at % BLOCK < HEADER:
-            at += BLOCK - at % BLOCK
-            continue
-        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
-        record += data[at + HEADER : at + HEADER + length]
-        at += HEADER + length
-        if kind in (1, 4):  # whole, or the last fragment
-            yield record
-            record = b""
-
-
-def summary(path: Path) -> dict[str, object]:
-    """Collect the summary of a W&B run."""
-    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
-
-    found: dict[str, object] = {}
-    for raw in records(path):
-        record = Record()
-        record.ParseFromString(raw)
-        for item in record.summary.update:
-            found[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
-    return found
+def of(result: Result, folder: Path) -> Sent:
+    (file,) = folder.rglob(f"run-{result.run_id}.wandb")
+    return sent(file)
 
 
 @pytest.mark.filterwarnings("default")  # wandb's own
-def test_wandb_offline_carries_the_figures_of_the_result(train: Train, tmp_path: Path) -> None:
-    first, second = train("logger=wandb", "seed=0"), train("logger=wandb", "seed=1")
+def test_wandb_offline_carries_what_was_run_and_what_came_out(train: Train, tmp_path: Path) -> None:
+    base, recycled = (train("logger=wandb", f"method={name}", "logger.options.group=g") for name in METHODS)
 
-    for result in (first, second):
-        (file,) = tmp_path.rglob(f"run-{result.run_id}.wandb")
-        sent = summary(file)
+    for result in (base, recycled):
+        found = of(result, tmp_path)
+        assert (found.id, found.group, found.exit_code) == (result.run_id, "g", 0)
         for name, value in flat({"metrics": result.metrics, "seconds": result.seconds}).items():
-            assert sent[name] == pytest.approx(value), name
-        assert sent["steps"] == result.steps
+            assert found.summary[name] == pytest.approx(value), name
+        assert found.summary["steps"] == result.steps
+        assert found.summary["memory/rss"] == result.memory["rss"]
+        assert found.config["optim"] == result.config["optim"]
+        assert found.config["identity"] == result.identity
+        assert found.config["env"] == result.env
+        assert found.artifacts == {"result": ["details.json", "predictions.jsonl", "result.json"]}
+    assert of(recycled, tmp_path).summary["cache/bytes"] > 0
+
+
+@pytest.mark.filterwarnings("default")
+def test_wandb_has_the_speedup_over_a_baseline_that_is_done(train: Train, tmp_path: Path) -> None:
+    base = train("method=finetune")
+    recycled, alone = train("logger=wandb", "method=reduced"), train("logger=wandb", "method=reduced", "seed=1")
+
+    pace = [(each.seconds["train"] + each.seconds["read"]) / each.steps for each in (base, recycled)]
+    assert of(recycled, tmp_path).summary["speedup/warm"] == pytest.approx((pace[0] / pace[1] - 1) * 100)
+    assert "speedup/cold" in of(recycled, tmp_path).summary
+    assert not any(name.startswith("speedup") for name in of(alone, tmp_path).summary)
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_run_that_fails_has_failed_at_wandb_too(small: Callable[..., Config], tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), opened(small("logger=wandb"), {"cut": 2}, tmp_path):
+        raise ZeroDivisionError
+
+    (file,) = tmp_path.rglob("*.wandb")
+    assert sent(file).exit_code == 1
 
 
 def test_csv_has_every_epoch(train: Train, tmp_path: Path) -> None:
