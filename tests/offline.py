@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +27,15 @@ class Sent:
     exit_code: int | None = None
 
 
-def sent(path: Path) -> Sent:
-    """Read a `.wandb` file."""
+def sent(path: Path, patience: float = 60) -> Sent:
+    """Read a `.wandb` file; W&B's service may still be writing its end when the run has finished."""
+    until = time.monotonic() + patience
+    while (found := _read(path)).exit_code is None and time.monotonic() < until:
+        time.sleep(0.1)
+    return found
+
+
+def _read(path: Path) -> Sent:
     from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
     found = Sent()

@@ -45,7 +45,8 @@ def opened(config: Config, named: dict[str, Any], directory: Path) -> Iterator[L
         from pytorch_lightning.loggers import WandbLogger
 
         parts = [config.task.name, config.model.name, config.method.name]
-        settings = {"group": given()["experiment"], "job_type": "train", "tags": parts} | options
+        settings = {"job_type": "train", "tags": parts, **options}
+        settings["group"] = options.get("group") or given()["experiment"]
         logger = WandbLogger("/".join(parts), directory, id=identity.run_id(named), resume="allow", **settings)
         with mirror.ended():
             mirror.started(lambda: logger.experiment)

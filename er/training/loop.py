@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 from typing import Any
 
@@ -16,41 +15,63 @@ from tqdm import tqdm
 
 from er.config import Config
 from er.errors import UserError
+from er.progress import progress_bar
 from er.training.record import MONITOR, Record
 from er.training.requeue import Requeue
 
 
 class Progress(Callback):
-    """One bar for the whole of training, with the time that is left and the last dev metrics."""
+    """A bar for the whole of training and one for each evaluation, with the time that is left."""
+
+    def __init__(self) -> None:
+        self.bars: list[tqdm[Any]] = []
+        """Those that are open, the innermost last."""
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Open the bar."""
-        self.bar = tqdm(
-            total=int(trainer.estimated_stepping_batches),
-            initial=trainer.global_step,
-            desc="train",
-            unit="step",
-            mininterval=0.5 if sys.stderr.isatty() else 30,
-        )
+        """Open the bar of training."""
+        total = int(trainer.estimated_stepping_batches)
+        self.bars = [progress_bar(total=total, initial=trainer.global_step, desc="train", unit="step")]
 
     def on_train_batch_end(self, *args: Any) -> None:
         """Count one step."""
-        self.bar.update()
+        self.bars[-1].update()
 
-    def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Show the dev metrics."""
+    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Open a bar below that of training, unless it is over at once."""
+        total = sum(trainer.num_val_batches)
+        self.bars.append(progress_bar(total=total, desc="evaluate dev", unit="batch", leave=False, delay=1))
+
+    def on_validation_batch_end(self, *args: Any) -> None:
+        """Count one batch."""
+        self.bars[-1].update()
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Go back to the bar of training, and show the dev metrics there."""
+        self.bars.pop().close()
         metrics = trainer.callback_metrics
         shown = {name: f"{float(value):.4f}" for name, value in metrics.items() if name.startswith("dev/")}
-        self.bar.set_postfix(shown, refresh=False)
+        self.bars[-1].set_postfix(shown, refresh=False)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Close the bar."""
-        self.bar.close()
+        self.bars.pop().close()
+
+    def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Open the bar of the last evaluation."""
+        self.bars.append(progress_bar(total=sum(trainer.num_test_batches), desc="evaluate test", unit="batch"))
+
+    def on_test_batch_end(self, *args: Any) -> None:
+        """Count one batch."""
+        self.bars[-1].update()
+
+    def on_test_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Close the bar."""
+        self.bars.pop().close()
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
-        """Close the bar, so that the error begins on a line of its own."""
-        if hasattr(self, "bar"):
-            self.bar.close()
+        """Close what is open, so that the error begins on a line of its own."""
+        while self.bars:
+            self.bars.pop().close()
 
 
 def build_trainer(config: Config, record: Record, logger: Logger | None) -> Trainer:
