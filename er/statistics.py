@@ -75,7 +75,8 @@ def compare(first: Path, second: Path, resamples: int = RESAMPLES, seed: int = 0
 def predictions(path: Path) -> list[dict[str, Any]]:
     """Read a `predictions.jsonl`; a file that is none is a `UserError` that names it."""
     try:
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        text = path.read_text(encoding="utf-8")
+        records: list[dict[str, Any]] = json.loads(f"[{','.join(text.splitlines())}]")  # at once: a report reads many
         if not all(record.keys() >= {"label", "prediction"} for record in records) or not records:
             raise ValueError("no predictions in it")
         return records

@@ -74,7 +74,7 @@ def rendered(figure: Figure, alternative: str) -> tuple[str, bytes]:
         engine = figure.get_layout_engine()
         assert engine is not None
         engine.execute(figure)
-        figure.set_layout_engine("none")  # what is laid out need not be again for either file
+        figure.set_layout_engine(None)  # what is laid out need not be again, nor drawn twice, for either file
         figure.savefig(raster, format="png", dpi=120, pil_kwargs={"compress_level": 3})
         figure.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
     return _themed(vector.getvalue(), alternative), raster.getvalue()
