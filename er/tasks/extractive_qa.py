@@ -11,10 +11,10 @@ import numpy as np
 
 from er import config
 from er.errors import UserError
-from er.tasks import answers, fields, sources, squad, tokens
-from er.tasks.answers import Answers
+from er.tasks import questions, sources, squad, tokens
 from er.tasks.apart import Apart
 from er.tasks.corpus import Corpus
+from er.tasks.questions import Example
 from er.tasks.readers import Reader, Row, tables
 from er.tasks.spans import best_span, span_of
 from er.tasks.windows import check_tokenizer, question_room, shortened, windows
@@ -24,34 +24,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
-
-LOST = 0.1
-"""The share of a file's answers that may be missing from their passages before the file is refused."""
-
-
-class Example(NamedTuple):
-    """A question, the passage that answers it, and the answers."""
-
-    id: str
-    question: str
-    passage: str
-    answers: Answers
-    where: str
-
-    @property
-    def content(self) -> str:
-        """The question and the passage."""
-        return f"{self.question}\0{self.passage}"
-
-    @property
-    def group(self) -> str:
-        """The passage: all its questions stay together."""
-        return self.passage
-
-    @property
-    def identity(self) -> str:
-        """The question, the passage and the answers."""
-        return "\0".join((self.content, *self.answers.texts, *map(str, self.answers.spans)))
 
 
 class Prediction(NamedTuple):
@@ -69,7 +41,7 @@ def load(task: config.Task, data: Path | None) -> ExtractiveQA:
     if len(task.text) < 2:
         raise UserError(f"task.text={list(task.text)} must name the column of the question and that of the passage.")
     rows = sources.read(task, data, readers(task))
-    return ExtractiveQA(task, {split: _examples(task, split, rows[split]) for split in rows})
+    return ExtractiveQA(task, {split: questions.answered(task, split, rows[split]) for split in rows})
 
 
 def readers(task: config.Task) -> dict[str, Reader]:
@@ -79,97 +51,9 @@ def readers(task: config.Task) -> dict[str, Reader]:
 
 def unlabelled(task: config.Task, labels: list[str], rows: list[Row]) -> tuple[ExtractiveQA, list[int]]:
     """Return new questions, those that are not blank and ask about a passage that is not."""
-    asked = [(_id(row, number), _asked(row, task), row.where) for number, row in enumerate(rows)]
-    kept = [i for i, (_, (question, passage), _) in enumerate(asked) if question and passage.strip()]
-    nothing = Answers((), ())
-    examples = [Example(name, *texts, nothing, where) for name, texts, where in (asked[i] for i in kept)]
-    return ExtractiveQA.of_new(task, labels, examples), kept
-
-
-def _asked(row: Row, task: config.Task) -> tuple[str, str]:
-    """Return the question, empty where it is blank, and the passage."""
-    question, *passage = task.text
-    given = [column for column in passage if not fields.blank(row, column)]
-    text = "\n".join(part for column in given for part in _texts(row, column))
-    return ("" if fields.blank(row, question) else fields.text(row, question)), text
-
-
-def _examples(task: config.Task, split: str, rows: list[Row]) -> list[Example]:
-    examples = [_example(row, number, task) for number, row in enumerate(rows)]
-    _check_ids(examples)
-    _check_lost(task.name, split, examples)
-    if split != "train":
-        return examples
-    kept = [example for example in examples if example.answers.spans]
-    if len(kept) < len(examples):
-        log.info(
-            "%s: %d of %d training questions left out, whose passages hold no answer",
-            task.name,
-            len(examples) - len(kept),
-            len(examples),
-        )
-    if not kept:
-        raise UserError(f"{task.name}: no training passage holds an answer. Is task.label={task.label} right?")
-    return kept
-
-
-def _example(row: Row, number: int, task: config.Task) -> Example:
-    question, *passage = task.text
-    text = "\n".join(part for column in passage for part in _texts(row, column))
-    if not text.strip():
-        raise UserError(f"{row.where}: the passage, column {', '.join(map(repr, passage))}, is blank.")
-    given = answers.read(fields.field(row, task.label, "label"), text, row.where)
-    for answer in given.texts:
-        fields.writable(answer, row, task.label)
-    return Example(_id(row, number), fields.text(row, question), text, given, row.where)
-
-
-def _id(row: Row, number: int) -> str:
-    return str(next((row.fields[column] for column in ("id", "question_id") if column in row.fields), number))
-
-
-def _texts(row: Row, column: str) -> list[str]:
-    """Read a passage: a text, a list of texts, or TriviaQA's documents, which have theirs in `..._context`."""
-    value = fields.field(row, column, "text")
-    parts: list[Any] = []
-    for each in value if isinstance(value, list) else [value]:
-        document = each if isinstance(each, dict) else {"_context": each}
-        for name, part in document.items():
-            if name.endswith("_context"):
-                parts += part if isinstance(part, list) else [part]
-    for part in parts:
-        if not isinstance(part, str):
-            raise UserError(f"{row.where}: column {column!r} should hold text, but is {fields.shown(part)}.")
-        fields.writable(part, row, column)
-    return parts
-
-
-def _check_ids(examples: list[Example]) -> None:
-    seen: dict[str, str] = {}
-    for example in examples:
-        if example.id in seen:
-            raise UserError(f"{example.where}: the id {example.id!r} is that of {seen[example.id]}, too. Change one.")
-        seen[example.id] = example.where
-
-
-def _check_lost(name: str, split: str, examples: list[Example]) -> None:
-    total = sum(len(example.answers.spans) + example.answers.lost for example in examples)
-    moved, lost = (sum(getattr(example.answers, what) for example in examples) for what in ("moved", "lost"))
-    if moved or lost:
-        log.warning(
-            "%s: %d of %d %s answers stand elsewhere than said and were found; %d stand nowhere in their passage",
-            name,
-            moved,
-            total,
-            split,
-            lost,
-        )
-    if lost > LOST * total:
-        first = next(example for example in examples if example.answers.lost)
-        raise UserError(
-            f"{first.where}: {first.answers.texts[0]!r} is not in the passage, and so are {lost} of {total} {split} "
-            "answers. Is this the passage they were taken from? Correct the texts or remove the questions."
-        )
+    asked = [questions.asked(task, row, number) for number, row in enumerate(rows)]
+    kept = [i for i, example in enumerate(asked) if example is not None]
+    return ExtractiveQA.of_new(task, labels, [example for example in asked if example is not None]), kept
 
 
 class ExtractiveQA(Corpus[Example]):
@@ -204,8 +88,8 @@ class ExtractiveQA(Corpus[Example]):
         if not most:
             raise UserError(f"task.max_length={self._task.max_length} leaves no room for a question. Raise it.")
         if self._task.encode is config.Encode.separate:
-            questions = [example.question for examples in self.examples.values() for example in examples]
-            apart = Apart.of(self._task, tokenizer, length, most, questions)
+            asked = [example.question for examples in self.examples.values() for example in examples]
+            apart = Apart.of(self._task, tokenizer, length, most, asked)
             return {split: self._features_apart(split, apart) for split in self.examples}
         return {split: self._features(split, tokenizer, length) for split in self.examples}
 
@@ -221,9 +105,9 @@ class ExtractiveQA(Corpus[Example]):
             return cut.columns | {"labels": labels, "owner": owners, **_ends(cut.spans)}
 
         most = question_room(tokenizer, length)
-        questions = shortened(tokenizer, [example.question for example in examples], most)
-        cut = sum(short != example.question for short, example in zip(questions, examples, strict=True))
-        features = tokens.features({"index": list(range(len(examples))), "question": questions}, encode)
+        asked = shortened(tokenizer, [example.question for example in examples], most)
+        cut = sum(short != example.question for short, example in zip(asked, examples, strict=True))
+        features = tokens.features({"index": list(range(len(examples))), "question": asked}, encode)
         self._tell(split, len(features), cut, most)
         return features
 
@@ -231,17 +115,17 @@ class ExtractiveQA(Corpus[Example]):
         """As `_features`, but a passage's windows are the same for all its questions."""
         examples = self.examples[split]
         passages = list(dict.fromkeys(example.passage for example in examples))
-        questions, shortened = apart.firsts([example.question for example in examples])
+        asked, cut_short = apart.firsts([example.question for example in examples])
         cut = apart.windows(passages, self._task.stride, self._task.max_windows)
         of_passage: dict[str, list[int]] = {passage: [] for passage in passages}
         for window, owner in enumerate(cut.owners):
             of_passage[passages[owner]].append(window)
         pairs = [(i, window) for i, example in enumerate(examples) for window in of_passage[example.passage]]
-        columns = apart.joined(questions, cut.columns, pairs)
+        columns = apart.joined(asked, cut.columns, pairs)
         seams = zip(columns["seam"], pairs, strict=True)
         spans = [np.pad(cut.spans[window], ((seam, 0), (0, 0))) for seam, (_, window) in seams]
         labels = [span_of(each, examples[i].answers.spans) for each, (i, _) in zip(spans, pairs, strict=True)]
-        self._tell(split, len(labels), shortened, apart.most)
+        self._tell(split, len(labels), cut_short, apart.most)
         return tokens.dataset(columns | {"labels": labels, "owner": [i for i, _ in pairs], **_ends(spans)})
 
     def take(self, split: str, features: Dataset) -> None:
