@@ -130,7 +130,7 @@ class Task:
     name: str = MISSING
     kind: Kind = MISSING
     path: str | None = None
-    """A directory with `train`, `dev` and `test` files, or a hub id."""
+    """A directory with `train`, `dev` and `test` files, a clone of a hub data set, or a hub id."""
     folder: str | None = None
     """The folder below `paths.data` that holds this task; used instead of `path` when `paths.data` is set."""
     builtin: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from er.errors import UserError
@@ -12,8 +13,16 @@ def field(row: Row, column: str, option: str) -> Any:
     """Return what a column holds; `option` is the setting that names it."""
     if column not in row.fields:
         there = ", ".join(map(str, row.fields)) or "no column at all"
-        raise UserError(f"{row.where}: no column {column!r}, but {there}. Name the right one with task.{option}.")
+        raise UserError(
+            f"{row.where}: no column {column!r}, but {there}. Name the right one with task.{option}{_headless(row)}."
+        )
     return row.fields[column]
+
+
+def _headless(row: Row) -> str:
+    """What else may be the matter with a table: its first line was no header."""
+    table = Path(row.where.rpartition(":")[0]).suffix.lower() in (".csv", ".tsv", ".txt")
+    return ", or, if the file has no header, all of them with task.columns=[NAME,...]" if table else ""
 
 
 def blank(row: Row, column: str) -> bool:

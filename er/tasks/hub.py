@@ -1,10 +1,12 @@
-"""Data sets of the Hugging Face hub."""
+"""Data sets of the Hugging Face hub, and folders in its form."""
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from er import config
@@ -19,20 +21,39 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def read(task: config.Task) -> dict[str, list[Row]]:
-    """Load a hub data set; its columns appear under the names that `task.text` and `task.label` give."""
+SAVED = ("dataset_dict.json", "state.json")
+"""What tells a folder that `datasets` itself has saved: several splits, or one."""
+
+MARKS = (*SAVED, "data/*", "*-of-*.*", "*/*-of-*.*")
+"""What is found in a folder in the hub's form, whatever its files are called."""
+
+CARD = re.compile(r"---\s*\n(?:(?!---).*\n)*?(?:configs|dataset_info):")
+"""The head of a `README.md` that says which files are which split."""
+
+
+def in_its_form(folder: Path) -> bool:
+    """Tell whether a folder is a clone of a hub data set, or one that `datasets` has saved."""
+    card = folder / "README.md"
+    return any(next(folder.glob(mark), None) for mark in MARKS) or (
+        card.is_file() and CARD.match(card.read_text("utf-8", errors="replace")) is not None
+    )
+
+
+def read(task: config.Task, folder: Path | None = None) -> dict[str, list[Row]]:
+    """Load a data set of the hub, or a folder in its form; columns appear as `task.text` and `task.label` name them."""
     columns = _columns(task)
-    loaded = _loaded(task)
+    place = str(folder or task.path)
+    loaded = _from_hub(task) if folder is None else _from_folder(folder, task.config)
     found = task.hub_splits or {split: name for split, names in NAMES.items() for name in names if name in loaded}
     if unknown := found.keys() - NAMES.keys():
         raise UserError(f"task.hub_splits names {', '.join(sorted(unknown))}; there are only train, dev and test.")
     for name in ({"train": "train"} | found).values():
         if name not in loaded or "train" not in found:
             raise UserError(
-                f"{task.path} on the hub has no split {name!r}, only: {', '.join(loaded)}. "
+                f"{place} has no split {name!r}, only: {', '.join(loaded)}. "
                 "Say which is which with task.hub_splits={train: NAME, dev: NAME, test: NAME}."
             )
-    return {split: _rows(f"{task.path}[{name}]", loaded[name], columns) for split, name in found.items()}
+    return {split: _rows(f"{place}[{name}]", loaded[name], columns) for split, name in found.items()}
 
 
 def _columns(task: config.Task) -> dict[str, str]:
@@ -43,7 +64,7 @@ def _columns(task: config.Task) -> dict[str, str]:
     return dict(zip([*text, task.hub_label or task.label], [*task.text, task.label], strict=True))
 
 
-def _loaded(task: config.Task) -> DatasetDict:
+def _from_hub(task: config.Task) -> DatasetDict:
     from datasets import load_dataset
 
     log.info("%s: asking the hub for %s", task.name, task.path)
@@ -51,10 +72,29 @@ def _loaded(task: config.Task) -> DatasetDict:
         with quiet(), _patient():
             return load_dataset(task.path, task.config, revision=task.revision)
     except Exception as error:  # the hub's client, its HTTP library and the file formats each raise their own
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(
-            f"task.path={task.path} is no directory here, and the hub did not give it: {reason}.{MEND}"
+            f"task.path={task.path} is no directory here, and the hub did not give it: {_reason(error)}.{MEND}"
         ) from error
+
+
+def _from_folder(folder: Path, name: str | None) -> DatasetDict:
+    from datasets import DatasetDict, load_dataset, load_from_disk
+
+    try:
+        with quiet():
+            if not any((folder / mark).is_file() for mark in SAVED):
+                return load_dataset(str(folder), name)
+            saved = load_from_disk(str(folder))
+            return saved if isinstance(saved, DatasetDict) else DatasetDict({"train": saved})
+    except Exception as error:  # every file format raises its own
+        raise UserError(
+            f"{folder}: `datasets` cannot read it: {_reason(error)}. Choose one of several configurations with "
+            "task.config, or put train, dev and test files straight into the folder."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
 
 
 @contextmanager

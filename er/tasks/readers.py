@@ -138,7 +138,10 @@ def _table(path: Path, columns: list[str] | None, **dialect: Any) -> Iterator[Ro
 def _rows(path: Path, records: Iterator[tuple[str, list[str]]], columns: list[str] | None) -> Iterator[Row]:
     header = columns or next(records, ("", []))[1]
     if twice := sorted({name for name in header if header.count(name) > 1}):
-        raise UserError(f"{path}:1: the header names {', '.join(map(repr, twice))} twice. Rename a column.")
+        raise UserError(
+            f"{path}:1: the header names {', '.join(map(repr, twice))} twice. Rename a column, or, if the file has no "
+            "header, name all of them with task.columns=[NAME,...]."
+        )
     for where, record in records:
         if len(record) != len(header):
             named = "task.columns" if columns else "the header"

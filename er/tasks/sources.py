@@ -34,12 +34,15 @@ def read(task: config.Task, data: Path | None, readers: Mapping[str, Reader]) ->
     """
     if task.builtin is not None:
         return {"train": _builtin(task)}
-    folder = _folder(task, data)
-    if folder is not None:
-        return _read_folder(folder, readers)
-    from er.tasks import hub
+    from er.tasks import hub  # it reads this module
 
-    return hub.read(task)
+    folder = _folder(task, data)
+    if folder is None:
+        return hub.read(task)
+    files = _files(folder, readers)
+    if not files and hub.in_its_form(folder):
+        return hub.read(task, folder)
+    return {split: _read_file(file, readers) for split, file in _checked(folder, files, readers).items()}
 
 
 def _builtin(task: config.Task) -> list[Row]:
@@ -83,17 +86,28 @@ def _local(path: str) -> Path | None:
     return local if looks_local or local.exists() else None
 
 
-def _read_folder(folder: Path, readers: Mapping[str, Reader]) -> dict[str, list[Row]]:
+def _files(folder: Path, readers: Mapping[str, Reader]) -> dict[str, Path]:
+    """Return the file of every split that has one."""
+    there = _list(folder)
+    files = {split: _file(there, names, readers) for split, names in NAMES.items()}
+    return {split: file for split, file in files.items() if file is not None}
+
+
+def _list(folder: Path) -> list[Path]:
     try:
-        there = sorted(folder.iterdir())
+        return sorted(folder.iterdir())
     except OSError as error:
         raise UserError(f"{folder}: cannot be listed ({error.strerror}). Check its permissions.") from error
-    files = {split: _file(there, names, readers) for split, names in NAMES.items()}
+
+
+def _checked(folder: Path, files: dict[str, Path], readers: Mapping[str, Reader]) -> dict[str, Path]:
+    """Refuse files without one to train on, where one that is left over may be meant to be it."""
+    there = _list(folder)
     strangers = [path for path in there if path.suffix.lower() in readers and path not in files.values()]
-    if files["train"] is None and (strangers or not any(files.values())):  # one of them may be meant to be it
+    if "train" not in files and (strangers or not files):
         found = ", ".join(path.name for path in there[:10]) or "nothing"
         raise UserError(f"{folder}: no training file. Expected {_expected('train', readers)}; found {found}.")
-    return {split: _read_file(file, readers) for split, file in files.items() if file is not None}
+    return files
 
 
 def _file(there: list[Path], names: tuple[str, ...], readers: Mapping[str, Reader]) -> Path | None:

@@ -154,3 +154,110 @@ def test_nothing_is_printed(task: MakeTask, repository: Repository, capfd: pytes
 
     assert capfd.readouterr() == ("", "")
     assert not datasets.are_progress_bars_disabled()
+
+
+SPLITS = ("train", "validation", "test")
+TEXTS = {split: [f"{split} {i}" for i in range(4)] for split in SPLITS}
+
+
+def of_split(split: str) -> datasets.Dataset:
+    kinds = {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])}
+    return datasets.Dataset.from_dict({"text": TEXTS[split], "label": [0, 1] * 2}, features=datasets.Features(kinds))
+
+
+def clone(folder: Path, name: str = "data/{}-00000-of-00001.parquet") -> None:
+    for split in SPLITS:
+        of_split(split).to_parquet(folder / name.format(split))
+
+
+def shards(folder: Path) -> None:
+    clone(folder, "{}-00000-of-00001.parquet")
+
+
+def saved(folder: Path) -> None:
+    datasets.DatasetDict({split: of_split(split) for split in SPLITS}).save_to_disk(folder)
+
+
+def described(folder: Path) -> None:
+    clone(folder, "files/{}.of.mine.parquet")
+    files = "".join(f"  - split: {split}\n    path: files/{split}.of.mine.parquet\n" for split in SPLITS)
+    (folder / "README.md").write_text(f"---\nlicense: mit\nconfigs:\n- config_name: plain\n  data_files:\n{files}---\n")
+
+
+@pytest.mark.parametrize("write", [clone, shards, saved, described], ids=lambda write: write.__name__)
+def test_a_folder_in_the_form_of_the_hub_is_read_as_the_hub_is(
+    write: Callable[[Path], None], task: MakeTask, tmp_path: Path
+) -> None:
+    with quiet():
+        write(tmp_path / "set")
+
+    loaded: Any = load_task(task(path=str(tmp_path / "set")), None)
+
+    assert loaded.labels == ["no", "yes"]
+    assert {split: [e.content for e in examples] for split, examples in loaded.examples.items()} == {
+        "train": TEXTS["train"],
+        "dev": TEXTS["validation"],
+        "test": TEXTS["test"],
+    }
+    assert str(tmp_path / "set") in loaded.examples["dev"][0].where
+
+
+def test_one_split_that_was_saved_is_the_one_to_train_on(task: MakeTask, tmp_path: Path) -> None:
+    rows = {"text": [f"text {i}" for i in range(100)], "label": ["a", "b"] * 50}
+    with quiet():
+        datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "set")
+
+    origin = load_task(task(path=str(tmp_path / "set")), None).origin
+
+    assert origin == {"train": "given", "dev": "derived", "test": "derived"}
+
+
+def test_the_columns_of_a_folder_in_the_form_of_the_hub_are_the_hubs(task: MakeTask, tmp_path: Path) -> None:
+    with quiet():
+        clone(tmp_path / "set")
+
+    loaded = load_task(
+        task(path="x/y", folder="set", text=["#1"], label="L", hub_text=["text"], hub_label="label"), tmp_path
+    )
+
+    assert loaded.sizes == {"train": 4, "dev": 4, "test": 4}
+
+
+def test_files_of_the_usual_names_come_first(task: MakeTask, tmp_path: Path) -> None:
+    with quiet():
+        clone(tmp_path / "set")
+    for split in ("train", "dev", "test"):
+        (tmp_path / "set" / f"{split}.csv").write_text("text,label\nmine,a\nmine too,b\n")
+
+    assert load_task(task(path=str(tmp_path / "set")), None).labels == ["a", "b"]
+
+
+def test_several_configurations_want_a_choice(task: MakeTask, tmp_path: Path) -> None:
+    names = ("one", "other")
+    for name in names:
+        rows = {"text": [f"{name} {i}" for i in range(99)], "label": ["a", "b", "c"] * 33}
+        with quiet():
+            datasets.Dataset.from_dict(rows).to_parquet(tmp_path / f"{name}.parquet")
+    card = "".join(f"- config_name: {name}\n  data_files: {name}.parquet\n" for name in names)
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{card}---\n# A set\n")
+
+    with pytest.raises(UserError, match=r"available configs: \['one', 'other'\].*task\.config"):
+        load_task(task(path=str(tmp_path)), None)
+    loaded: Any = load_task(task(path=str(tmp_path), config="other"), None)
+    assert loaded.examples["train"][0].content.startswith("other")
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 and nothing PAR1", b"version https://git-lfs.github.com/spec/v1\n"])
+def test_a_clone_that_cannot_be_read_is_a_user_error(content: bytes, task: MakeTask, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train-00000-of-00001.parquet").write_bytes(content)
+
+    with pytest.raises(UserError, match=r"`datasets` cannot read it: .*task\.config"):
+        load_task(task(path=str(tmp_path)), None)
+
+
+def test_a_readme_alone_is_no_data_set(task: MakeTask, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\nconfigs: see below\n---\n")
+
+    with pytest.raises(UserError, match="no training file"):
+        load_task(task(path=str(tmp_path)), None)

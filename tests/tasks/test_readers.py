@@ -130,7 +130,12 @@ WRONG = [
     (".csv", b"text,label\na,x\nb\n", ["train.csv:3", "1 fields", "header has 2", "text, label"]),
     (".csv", b"text,label\na,x\nb,y,z\n", ["train.csv:3", "3 fields"]),
     (".csv", b'text,label\na,x\n"b,y\n', ["train.csv:3", "broken quoting"]),
-    (".csv", b"text,text\na,x\n", ["train.csv:1", "'text' twice"]),
+    (".csv", b"text,text\na,x\n", ["train.csv:1", "'text' twice", "task.columns"]),
+    *(
+        (suffix, b"a text\tx\nanother\ty\n", [f"train{suffix}:2", "'text'", "task.columns"])
+        for suffix in (".tsv", ".txt")
+    ),
+    (".jsonl", b'{"tekst": "a"}', ["train.jsonl:1", "task.text."]),
     (".tsv", b"text\tlabel\na\tb\tx\n", ["train.tsv:2", "3 fields"]),
     (".parquet", b"PAR1 and nothing else PAR1", ["train.parquet", "not readable as parquet"]),
     (".parquet", written(".parquet", PAIRS)[:-9], ["train.parquet", "not readable as parquet"]),
