@@ -37,8 +37,10 @@ SEEDS = 2**32
 
 READ_BY = {
     **dict.fromkeys(("action", "space", "repair", "older_than", "max_bytes", "dry_run", "url"), ("cache",)),
-    **dict.fromkeys(("run", "overwrite"), ("predict", "export")),
-    **dict.fromkeys(("input", "output", "predict"), ("predict",)),
+    "overwrite": ("predict", "export"),
+    "run": ("predict", "export", "cache"),
+    **dict.fromkeys(("input", "predict"), ("predict", "cache")),
+    "output": ("predict",),
     "to": ("export",),
     "bench": ("bench",),
     "plan": ("plan",),

@@ -370,9 +370,9 @@ class Config:
     cut: Any = 0.5  # a number, or a list of them, which OmegaConf has no type for
     """The cut layer: a layer (`6`) or a fraction of the layers (`0.5`); for `er cache` several (`[3,6,9]`), too."""
     run: Any = None  # one folder or a list, which OmegaConf has no type for
-    """`predict`, `export`: the folder of a finished run; for `er predict` several (`[A,B]`), too."""
+    """`predict`, `export`, `prune`: the folder of a finished run; but for `export` several (`[A,B]`), too."""
     input: str | None = None
-    """`predict`: a file of texts, a folder of such files, or `-` for JSON lines on standard input."""
+    """`predict`, `prune`: a file of texts, or a folder of them; for `predict` also `-`: JSON lines on standard input."""
     output: str | None = None
     """`predict`: the file of JSON lines that is written, or `-` for standard output."""
     to: str | None = None

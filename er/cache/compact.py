@@ -59,15 +59,16 @@ def compact(directory: Path, segment_bytes: int, progress: bool = True) -> Compa
     """
     with locked(directory), writing(directory):
         sweep(directory)
-        opened = [_opened(path, directory) for path in segments(directory)]
+        opened = [checked(path, directory) for path in segments(directory)]
         sources = _sources(opened, segment_bytes)
-        made = _merge(directory, sources, segment_bytes, progress)
+        made = merge(directory, sources, segment_bytes, progress)
     dropped = {source.segment.path for source in sources} - made
     remain = {segment.path for segment in opened} - dropped | made
     return Compacted(len(opened), len(remain), sum(source.bytes for source in sources))
 
 
-def _opened(path: Path, directory: Path) -> Segment:
+def checked(path: Path, directory: Path) -> Segment:
+    """Open a segment of this space."""
     segment = Segment.open(path)
     if segment.space != directory.name:
         raise UserError(f"{path} belongs to another space, {segment.space}. Run `er cache action=verify repair=true`.")
@@ -100,7 +101,7 @@ def _firsts(ranked: list[Segment]) -> list[NDArray[np.bool_]]:
     return np.split(first, np.cumsum([len(each) for each in keys])[:-1])
 
 
-def _merge(directory: Path, sources: list[Source], segment_bytes: int, progress: bool) -> set[Path]:
+def merge(directory: Path, sources: list[Source], segment_bytes: int, progress: bool) -> set[Path]:
     """Copy the entries, and drop each source when all of its own are published; returns the new segments."""
     made: set[Path] = set()
     total, what = sum(source.bytes for source in sources), f"Merging {len(sources)} segments"

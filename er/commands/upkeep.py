@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from er.cache import amounts
 from er.cache.compact import compact
+from er.cache.drop import keep_only
 from er.cache.prune import Candidate, candidates, delete, plan
 from er.cache.quota import check_quota
 from er.cache.spaces import Listed, chosen, foreign, readable, size, spaces, unreadable
@@ -62,11 +63,15 @@ def verify(config: Config) -> None:
 
 
 def prune(config: Config) -> None:
-    """Say which spaces go, and delete them."""
+    """Say which spaces go, and delete them; or, given a corpus, which entries."""
+    if config.input:
+        prune_entries(config, config.input)
+        return
     if not (config.space or config.older_than or config.max_bytes):
         raise UserError(
             "action=prune deletes nothing without being told what: add space=BEGINNING (of a name in action=list), "
-            "older_than=30d (not used since), or max_bytes=50GB (the longest unused, until the cache is no larger)."
+            "older_than=30d (not used since), or max_bytes=50GB (the longest unused, until the cache is no larger); or "
+            "drop the entries of texts that are gone, with run=RUN input=CORPUS."
         )
     root = _root(config)
     age = amounts.age(config.older_than, "older_than") if config.older_than else 0
@@ -87,6 +92,28 @@ def prune(config: Config) -> None:
         )
     if config.space and busy:
         raise UserError(f"space={config.space} is in use: try again when the runs that read it have ended.")
+
+
+def prune_entries(config: Config, source: str) -> None:
+    """Drop from the spaces of these runs all entries but those of the texts that the corpus still has."""
+    from er.commands.predict import STANDARD, files_of, rows_of
+    from er.tasks import readers
+    from er.training.predict import Predictor
+    from er.training.trained import load_run
+    from er.training.wanted import wanted
+
+    if not config.run or source == STANDARD:
+        raise UserError(
+            "action=prune input=CORPUS keeps what runs need to answer these texts: name a file or a folder, and "
+            "run=DIR, or run=[A,B] for several."
+        )
+    trained = [load_run(run) for run in ([config.run] if isinstance(config.run, str) else config.run)]
+    known = readers(trained[0].config.task)
+    files = files_of(source, known)
+    for directory, keys in wanted(Predictor(trained, config), rows_of(files, known)).items():
+        done = keep_only(directory, keys, config.cache.segment_mb << 20, config.dry_run, config.trainer.progress)
+        went = "would go" if config.dry_run else "went"
+        sys.stdout.write(f"{directory.name[:12]}: {done.gone} entries {went}, {done.kept} of this corpus remain\n")
 
 
 def merge(config: Config) -> None:

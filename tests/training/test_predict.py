@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import er
+from er.cache.spaces import spaces
+from er.cache.verify import examine
 from er.commands.predict import count, files_of, predict, rows_of
 from er.commands.unfinished import unfinished
+from er.commands.upkeep import prune
 from er.config import Config, Switch
 from er.errors import UserError
 from er.results import Result
@@ -184,6 +188,46 @@ def test_what_is_known_is_not_computed_again(run: Path, tmp_path: Path, small: C
     assert segments() == before
     er.predict(run, ["quite new"])
     assert len(segments() - before) == 1
+
+
+def entries(tmp_path: Path) -> int:
+    (space,) = spaces(tmp_path / "cache")
+    return space.entries
+
+
+def test_a_corpus_that_changed_costs_what_is_new_and_what_is_gone_is_dropped(
+    run: Path, answered: Answered, small: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def corpus(numbers: range) -> Path:
+        path = tmp_path / "corpus.jsonl"
+        path.write_text("".join(json.dumps({"text": f"text number {n}"}) + "\n" for n in numbers))
+        return path
+
+    before = entries(tmp_path)
+    answered([run], corpus(range(200)))
+    assert entries(tmp_path) == before + 200
+    said = answered([run], corpus(range(2, 202)))
+    assert entries(tmp_path) == before + 202  # 1 % new costs 1 % of the build
+
+    config = small("action=prune", f"input={tmp_path}/corpus.jsonl", f"run={run}")
+    prune(replace(config, dry_run=True))
+    assert f"{before + 2} entries would go, 200 of this corpus remain" in capsys.readouterr().out
+    assert entries(tmp_path) == before + 202
+    prune(config)
+    assert f"{before + 2} entries went, 200 of this corpus remain" in capsys.readouterr().out
+    assert entries(tmp_path) == 200
+    assert answered([run], tmp_path / "corpus.jsonl", "cache.mode=read") == said
+    assert examine([space.directory for space in spaces(tmp_path / "cache")], progress=False).whole
+
+
+def test_entries_are_dropped_only_for_a_corpus_and_a_run(run: Path, small: Compose, tmp_path: Path) -> None:
+    (tmp_path / "corpus.jsonl").write_text('{"text": ""}\n')
+    before = entries(tmp_path)
+    with pytest.raises(UserError, match="name a file or a folder, and run=DIR"):
+        prune(small("action=prune", f"input={tmp_path}/corpus.jsonl"))
+    with pytest.raises(UserError, match="holds no text at all"):
+        prune(small("action=prune", f"input={tmp_path}/corpus.jsonl", f"run={run}"))
+    assert entries(tmp_path) == before
 
 
 @pytest.mark.parametrize(

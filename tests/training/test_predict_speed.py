@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 from tabulate import tabulate
+from torch.nn.utils.rnn import pad_sequence
 
 from er import encoders
 from er.commands.predict import rows_of
@@ -175,8 +176,10 @@ def plainly(models: list[Plain], source: Path, target: Path) -> None:
         rows: list[Any] = [None] * len(ids)
         for start in range(0, len(order), BATCH):
             chosen = order[start : start + BATCH]
-            batch = tokenizer.pad({"input_ids": [ids[i] for i in chosen]}, return_tensors="pt")
-            for i, row in zip(chosen, model(**batch).logits.softmax(dim=-1).tolist(), strict=True):
+            batch = pad_sequence([torch.tensor(ids[i]) for i in chosen], True, tokenizer.pad_token_id)
+            lengths = torch.tensor([[len(ids[i])] for i in chosen])
+            mask = (torch.arange(batch.shape[1]) < lengths).long()
+            for i, row in zip(chosen, model(batch, mask).logits.softmax(dim=-1).tolist(), strict=True):
                 rows[i] = row
         said.append(rows)
     names = models[0][0].config.id2label
