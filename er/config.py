@@ -372,7 +372,7 @@ class Config:
     run: Any = None  # one folder or a list, which OmegaConf has no type for
     """`predict`, `export`, `prune`: the folder of a finished run; but for `export` several (`[A,B]`), too."""
     input: str | None = None
-    """`predict`, `prune`: a file of texts, or a folder of them; for `predict` also `-`: JSON lines on standard input."""
+    """`predict`, `prune`: a file of texts, or a folder of them; for `predict` also `-`, JSON lines from a pipe."""
     output: str | None = None
     """`predict`: the file of JSON lines that is written, or `-` for standard output."""
     to: str | None = None

@@ -38,6 +38,16 @@ class ActivationCache:
     """The cached activations of one space, in `<root>/<digest of the space>`.
 
     Reading takes no lock and needs no write permission, and nothing is created before the first write.
+
+    >>> from er.cache import Space, entry_keys
+    >>> space = Space("digest of the lower layers' weights", 6, "float32", "float16")
+    >>> cache = ActivationCache(folder, space, hidden=8)
+    >>> keys = entry_keys([np.array([101, 7592, 102]), np.array([101, 102])])  # of two inputs' token ids
+    >>> cache.publish(keys, np.array([3, 2]), torch.ones(5, 8), seconds=0.1)
+    >>> cache.read(cache.locate(keys)).shape  # padded to the longest
+    torch.Size([2, 3, 8])
+    >>> cache.absent(entry_keys([np.array([101, 2053, 102])])).tolist()
+    [True]
     """
 
     def __init__(self, root: Path, space: Space, hidden: int, about: Mapping[str, str] | None = None) -> None:

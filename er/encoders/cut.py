@@ -137,6 +137,11 @@ def split(model: PreTrainedModel, k: int) -> tuple[Lower, Upper]:
 
     Initialise `adapters` before the cut, and leave the layers below `k` out of every adapter. To change device or
     dtype, move the model before it is cut, or both parts.
+
+    >>> lower, upper = split(model, 2)
+    >>> activation = lower(**inputs)  # hidden_states[2] of the whole model
+    >>> torch.equal(upper(activation, **inputs).logits, model(**inputs).logits)
+    True
     """
     depth = family_of(model.config.model_type).depth(model)
     if not 0 <= k <= depth:

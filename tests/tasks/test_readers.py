@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from er import config
 from er.errors import UserError
-from er.tasks import load_task
+from er.tasks import json_stream, load_task
 from er.tasks.readers import csv_table, json_lines, tables, text_file
 from er.tasks.task import SPLITS
 
@@ -177,3 +177,60 @@ def test_any_bytes_give_a_task_or_a_user_error(suffix: str, data: st.DataObject)
             assert str(error)
         else:
             assert set(loaded.sizes) == set(SPLITS)
+
+
+BROKEN = {
+    ".jsonl": b"{",
+    ".json": b"{",
+    ".csv": b"one,two,three\n",
+    ".tsv": b"one\ttwo\tthree\n",
+    ".txt": b"{",
+}
+
+
+@pytest.mark.parametrize("suffix", BROKEN)
+def test_rows_are_read_one_by_one(suffix: str, tmp_path: Path) -> None:
+    """Those before a mistake are there before it is met: nothing reads the file whole."""
+    sound = written(suffix, [("a word " * 20, "x")] * 2000)
+    end = len(sound) - 1 if suffix == ".json" else len(sound)
+    file = tmp_path / f"train{suffix}"
+    file.write_bytes(sound[:end] + (b"," if suffix == ".json" else b"") + BROKEN[suffix])
+
+    rows = TABLES[suffix](file)
+
+    assert len([next(rows) for _ in range(2000)]) == 2000
+    with pytest.raises(UserError):
+        next(rows)
+
+
+def test_parquet_is_read_part_by_part(tmp_path: Path) -> None:
+    file = tmp_path / "train.parquet"
+    with pq.ParquetWriter(file, pa.schema([("text", pa.string())]), compression="none") as out:
+        for part in range(3):
+            out.write_table(pa.table({"text": [f"{part} {number} " * 50 for number in range(2000)]}))
+    content = file.read_bytes()
+    at = content.index(b"2 7 2 7")
+    file.write_bytes(content[: at - 20_000] + b"\xff" * 19_000 + content[at - 1000 :])
+
+    rows = TABLES[".parquet"](file)
+
+    assert [next(rows).fields["text"][:4] for _ in range(2)] == ["0 0 ", "0 1 "]
+
+
+@given(
+    value=st.recursive(
+        st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text()),
+        lambda inside: st.one_of(st.lists(inside), st.dictionaries(st.text(), inside)),
+    ),
+    piece=st.integers(1, 9),
+    indent=st.sampled_from([None, 1]),
+)
+def test_json_read_piece_by_piece_is_what_was_written(value: object, piece: int, indent: int | None) -> None:
+    text = json.dumps([value, {"data": value}], indent=indent)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_stream, "PIECE", piece)
+        items = json_stream.Reading(io.StringIO(text), Path("a.json"), "").items()
+        assert list(items) == [value, {"data": value}]
+        reading = json_stream.Reading(io.StringIO(text[:-1]), Path("a.json"), "")
+        with pytest.raises(UserError, match=r"a\.json:\d+: no JSON"):
+            list(reading.items())

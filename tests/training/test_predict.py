@@ -25,6 +25,7 @@ from er.config import Config, Switch
 from er.errors import UserError
 from er.results import Result
 from er.tasks import readers
+from er.testing import padded_batch, tiny
 from er.training.predict import Predictor
 from tests.training.test_kinds import own
 
@@ -433,13 +434,19 @@ def test_a_pipe_in_and_a_pipe_out(run: Path, tmp_path: Path) -> None:
     assert "2 texts, 1 of them blank" in done.stderr
 
 
-def test_the_examples_in_the_documentation_run(run: Path) -> None:
+@pytest.mark.parametrize("name", er.__all__)
+def test_the_examples_in_the_documentation_run(run: Path, tmp_path: Path, name: str) -> None:
     import doctest
 
-    for name in ("load_run", "predict"):
-        function = getattr(er, name)
-        for test in doctest.DocTestFinder().find(function, name, globs={"folder": run, name: function}):
-            assert doctest.DocTestRunner().run(test).failed == 0
+    import numpy as np
+    import torch
+
+    model = tiny("bert", "sequence")
+    place = {"np": np, "torch": torch, "model": model, "inputs": padded_batch(model.config)}
+    place |= {"folder": tmp_path / "cache" if name == "ActivationCache" else run, name: getattr(er, name)}
+    (example,) = doctest.DocTestFinder(recurse=False).find(place[name], name, globs=place)
+    assert example.examples
+    assert doctest.DocTestRunner().run(example).failed == 0
 
 
 def test_the_names_of_the_package_are_what_they_say() -> None:
