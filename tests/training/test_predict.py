@@ -24,7 +24,7 @@ from er.commands.upkeep import prune
 from er.config import Config, Switch
 from er.errors import UserError
 from er.results import Result
-from er.tasks import readers
+from er.tasks import Row, readers
 from er.testing import padded_batch, tiny
 from er.training.predict import Predictor
 from tests.training.test_kinds import own
@@ -175,6 +175,16 @@ def test_blank_texts_are_named_and_the_others_answered(run: Path) -> None:
     assert [{k: v for k, v in row.items() if k != "index"} for row in said if "error" in row] == [blank] * 3
     assert said[1]["label"] in ("animal", "tool")
     assert er.predict(run, []) == []
+
+
+def test_a_text_that_is_too_long_is_cut_short_and_counted(train: Train, small: Compose, tmp_path: Path) -> None:
+    run = folder_of(train(*QUICK, "task.max_length=8"), tmp_path)
+    predictor = Predictor([er.load_run(run)], small())
+
+    said = list(predictor.answers(Row(str(n), {"text": "the cat " * n}) for n in (0, 1, 50, 1)))
+
+    assert ["label" in answer for answer in said] == [False, True, True, True]
+    assert predictor.counts == {"texts": 4, "blank": 1, "truncated": 1}
 
 
 def test_what_is_known_is_not_computed_again(run: Path, tmp_path: Path, small: Compose, words: Path) -> None:
@@ -375,39 +385,36 @@ STRUCTURES = {
 }
 
 
-@pytest.fixture
-def every_kind(train: Train, own: Train, tmp_path: Path) -> list[Any]:
-    """A run of each kind."""
-    results = [train(*QUICK), *(own(kind, *QUICK) for kind in PREDICTED)]
-    return [er.load_run(folder_of(result, tmp_path)) for result in results]
+FILES = [
+    pytest.param(kind, suffix, marks=() if (kind, suffix) == ("extractive_qa", ".json") else pytest.mark.slow)
+    for kind in ("classification", *PREDICTED)
+    for suffix in STRUCTURES
+]
 
 
-@pytest.mark.parametrize(
-    "suffix", [pytest.param(each, marks=() if each == ".json" else pytest.mark.slow) for each in STRUCTURES]
-)
+@pytest.mark.parametrize(("kind", "suffix"), FILES)
 def test_whatever_a_file_holds_it_is_answered_or_said_to_be_wrong(
-    every_kind: list[Any], small: Compose, tmp_path: Path, suffix: str
+    train: Train, own: Train, small: Compose, tmp_path: Path, kind: str, suffix: str
 ) -> None:
-    config = small("cache.mode=off")
-    predictors = [Predictor([run], config) for run in every_kind]
+    result = train(*QUICK) if kind == "classification" else own(kind, *QUICK)
+    predictor = Predictor([er.load_run(folder_of(result, tmp_path))], small("cache.mode=off"))
+    known = readers(predictor.runs[0].config.task)
 
     @settings(FUZZ, max_examples=60)
     @given(content=st.one_of(st.binary(max_size=60), STRUCTURES[suffix]), cut=st.integers(0, 60))
     def answers(content: bytes, cut: int) -> None:
         file = tmp_path / f"new{suffix}"
         file.write_bytes(content[: len(content) - cut] if cut % 4 == 0 else content)
-        for predictor in predictors:
-            known = readers(predictor.runs[0].config.task)
-            try:
-                found = files_of(str(file), known)
-                texts = count(found, known)
-                predictor.counts.clear()
-                said = list(predictor.answers(rows_of(found, known)))
-            except UserError as error:
-                assert str(error)
-            else:
-                assert len(said) == texts
-                json.dumps(said, allow_nan=False).encode()
+        predictor.counts.clear()
+        try:
+            found = files_of(str(file), known)
+            texts = count(found, known)
+            said = list(predictor.answers(rows_of(found, known)))
+        except UserError as error:
+            assert str(error)
+        else:
+            assert len(said) == texts
+            json.dumps(said, allow_nan=False).encode()
 
     answers()
 
@@ -435,7 +442,7 @@ def test_a_pipe_in_and_a_pipe_out(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", er.__all__)
-def test_the_examples_in_the_documentation_run(run: Path, tmp_path: Path, name: str) -> None:
+def test_the_examples_in_the_documentation_run(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> None:
     import doctest
 
     import numpy as np
@@ -443,7 +450,8 @@ def test_the_examples_in_the_documentation_run(run: Path, tmp_path: Path, name: 
 
     model = tiny("bert", "sequence")
     place = {"np": np, "torch": torch, "model": model, "inputs": padded_batch(model.config)}
-    place |= {"folder": tmp_path / "cache" if name == "ActivationCache" else run, name: getattr(er, name)}
+    place |= {"folder": request.getfixturevalue("run") if name in ("load_run", "predict") else tmp_path / "cache"}
+    place |= {name: getattr(er, name)}
     (example,) = doctest.DocTestFinder(recurse=False).find(place[name], name, globs=place)
     assert example.examples
     assert doctest.DocTestRunner().run(example).failed == 0
