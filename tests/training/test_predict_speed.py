@@ -157,7 +157,7 @@ def test_known_texts_are_answered_faster_than_by_the_exported_model(
 
 
 def ratio(seconds: dict[str, list[float]]) -> float:
-    return median(theirs / ours for ours, theirs in zip(*seconds.values(), strict=True))
+    return float(median(theirs / ours for ours, theirs in zip(*seconds.values(), strict=True)))
 
 
 def recycled(predictor: Predictor, source: Path, target: Path) -> None:
