@@ -47,6 +47,10 @@ def row(result: Result) -> dict[str, Any]:
         "step_s": (seconds["train"] + seconds["read"]) / max(result.steps, 1),
         "cost_s": cache.get("cost", 0.0),
         "bytes": cache.get("bytes", 0),
+        "hits": cache.get("hits", 0),
+        "misses": cache.get("misses", 0),
+        **{f"{phase}_tokens_s": value for phase, value in result.tokens_s.items()},
+        **{f"{name}_bytes": value for name, value in result.memory.items()},
         "run_id": result.run_id,
     }
 

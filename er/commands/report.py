@@ -43,7 +43,9 @@ def main(cfg: DictConfig) -> None:
     """Print the summary and write the report; or print only the commands of what is still to be run."""
     config = settings(cfg)
     from er.reporting.gather import finished, gather
+    from er.reporting.send import check, send
 
+    check(config.logger)
     found = gather(Path(config.paths.runs).expanduser())
     if config.report.pending:
         _print_pending(found)
@@ -54,11 +56,13 @@ def main(cfg: DictConfig) -> None:
     said, summary = tables.common(tables.summary(finished(found).table))
     summary = summary.rename(columns=HEADINGS).astype(object).where(summary.notna().to_numpy(), "")
     to = Path(config.report.to).expanduser() if config.report.to else found.folder
-    todo = write(found, config.report, text(said, summary, "github"), to)
+    written = write(found, config.report, text(said, summary, "github"), to)
     sys.stdout.write(text(said, summary, "simple"))
-    left = f"; {len(todo)} still to be run (er report report.pending=true)" if todo else ""
+    left = f"; {len(written.pending)} still to be run (er report report.pending=true)" if written.pending else ""
     out = f"; {len(found.skipped)} files left out" if found.skipped else ""
     sys.stdout.write(f"{len(found.done)} runs in {found.folder}{left}{out}; the report: {to}/report.html\n")
+    if config.logger.name == "wandb":
+        send(config.logger, found, written, to)
 
 
 def _print_pending(found: Gathered) -> None:

@@ -40,7 +40,13 @@ COLUMNS = [
     Column("cold", "cold %", 0),
     Column("break_even", "even after", 1),
     *(Column(f"{name}_s", f"{name} s", 1) for name in ("build", "read", "train", "evaluate")),
+    Column("train_tokens_s", "train tokens/s", 0),
+    Column("evaluate_tokens_s", "eval tokens/s", 0),
     Column("bytes", "cached MB", 1, 1e-6),
+    Column("hits", "hits", 0),
+    Column("misses", "misses", 0),
+    Column("rss_bytes", "peak MB", 0, 1e-6),
+    Column("device_bytes", "device peak MB", 0, 1e-6),
     *(Column(name, name, None) for name in ("host", "device", "cpus", "versions", "finished", "run_id")),
 ]
 
@@ -92,7 +98,7 @@ def _columns(table: pd.DataFrame) -> tuple[list[Column], str]:
     """Choose the columns in which runs differ, and say what the others hold."""
     same = [name for name in (*tables.SETTING, *tables.HARDWARE, "versions") if table[name].nunique() == 1]
     hidden = [name for name in same if name not in KEPT]
-    shown = [column for column in COLUMNS if column.name not in hidden]
+    shown = [column for column in COLUMNS if column.name in table and column.name not in hidden]
     said = ", ".join(f"{name} {table[name].iloc[0]}" for name in hidden if str(table[name].iloc[0]))
     return shown, said
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,12 @@ from er.config import Report
 from er.reporting.claims import beside
 from er.reporting.confusion import matrices
 from er.reporting.figures import PLACE, Chart, charts
-from er.reporting.findings import counted, opening
+from er.reporting.findings import Opening, counted, opening
 from er.reporting.gather import Gathered
 from er.reporting.page import KINDS as TITLES
 from er.reporting.page import headline, page
 from er.reporting.pending import NEVER, Pending, pending
-from er.reporting.pivots import pivot
+from er.reporting.pivots import Pivot, pivot
 from er.reporting.significance import differences, with_baseline
 from er.reporting.texts import latex, markdown
 
@@ -25,8 +26,24 @@ MOST_PENDING = 200
 """Commands that the page shows; `er report report.pending=true` prints all."""
 
 
-def write(found: Gathered, wanted: Report, summary: str, to: Path) -> list[Pending]:
-    """Write the tables, the figures and the page; return what is still to be run."""
+FILES = ("report.html", "report.md", "report.tex", "runs.csv", "runs.parquet")
+
+FIGURES = "figures"
+"""The folder of the figures, each as SVG and PNG."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a report says, besides its files."""
+
+    opening: Opening
+    pivots: list[Pivot]
+    pending: list[Pending]
+    """What is still to be run."""
+
+
+def write(found: Gathered, wanted: Report, summary: str, to: Path) -> Written:
+    """Write the tables, the figures and the page."""
     known = differences(with_baseline(found.table), tables.SETTING)
     rows, columns, values = (names(given) for given in (wanted.rows, wanted.columns, wanted.values))
     pivots = [pivot(found.table, found.done, rows, columns, value, known) for value in values]
@@ -47,11 +64,11 @@ def write(found: Gathered, wanted: Report, summary: str, to: Path) -> list[Pendi
         left_out=_left_out(found, figures, wanted.figures),
     )
     _tables(found, to)
-    _figures(figures, to / "figures")
+    _figures(figures, to / FIGURES)
     results.write_text(to / "report.md", markdown(first, summary, pivots, claims, todo))
     results.write_text(to / "report.tex", latex(pivots))
     results.write_text(to / "report.html", html)
-    return todo
+    return Written(first, pivots, todo)
 
 
 def names(given: Any) -> list[str]:
