@@ -100,11 +100,6 @@ def check(config: Config) -> None:
             raise UserError(f"{noun}.name={name}: a run's folder is called after it. Choose a name without slashes.")
     if config.task.label in config.task.text:
         raise UserError(f"task.label={config.task.label} is also the text: name the column that holds the answer.")
-    if config.trainer.devices > 1:
-        raise UserError(
-            f"trainer.devices={config.trainer.devices}: a run uses one device. Runs of other seeds or tasks may use "
-            "the others at the same time: they share the cache."
-        )
     if config.seed >= SEEDS:
         raise UserError(f"seed={config.seed}: must be below {SEEDS}, as NumPy wants it.")
     if separate(config):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from er.cache import ActivationCache, Locations, entry_keys
 from er.tasks import IGNORED
 from er.tasks.tokens import ragged
 from er.timing import Stopwatch
+from er.training import ranks
 from er.training.ahead import AHEAD, Ahead
 
 if TYPE_CHECKING:
@@ -215,12 +217,24 @@ class Split:
             batch["parts"] = [part.batch(np.arange(len(part))) for part in parts]
         return batch
 
+    def share(self, rows: list[int], rank: int, world: int) -> dict[str, Any]:
+        """Assemble one rank's part of a batch, with the labels of the whole, against which its loss is weighed.
+
+        Every rank takes every step: one for whom no row is left takes the first, without its label.
+        """
+        batch = self.batch(rows[rank::world] or rows[:1])
+        if rank >= len(rows):
+            batch["labels"].fill_(IGNORED)
+        labels = self.labels[np.asarray(rows)]
+        return batch | {"whole": labels.padded() if isinstance(labels, TokenLabels) else labels}
+
 
 class RecyclingDataModule(LightningDataModule):
     """Serves the splits of one task: `inputs`, `labels`, `indices`, and `hidden` where it is cached.
 
     Where it is not, and texts are encoded apart, the inputs that the lower layers see are served as `parts`. Tokens are
-    always served, too: the layers above the cut need the mask, and relative positions.
+    always served, too: the layers above the cut need the mask, and relative positions. Where several ranks train, each
+    is served its part of every training batch, and every so many-th batch of an evaluation.
     """
 
     def __init__(self, splits: dict[str, Split], batch_size: int, seed: int, clock: Stopwatch) -> None:
@@ -235,7 +249,10 @@ class RecyclingDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Return shuffled, length-bucketed batches; of an interrupted epoch, those that are left."""
         split = self.splits["train"]
-        self.training = self._loader(split, BucketedBatches(split.tokens.lengths, self.batch_size, self.seed), "read")
+        batches = BucketedBatches(split.tokens.lengths, self.batch_size, self.seed)
+        rank, world = ranks.rank(), ranks.world()
+        serve = split.batch if world == 1 else partial(split.share, rank=rank, world=world)
+        self.training = self._loader(split, batches, serve, "read")
         if self.state is not None:
             self.training.load_state_dict(self.state)
         return self.training
@@ -259,9 +276,10 @@ class RecyclingDataModule(LightningDataModule):
     def _evaluation(self, split: Split) -> DataLoader:
         by_length = np.argsort(split.tokens.lengths, kind="stable")
         batches = [batch.tolist() for batch in batches_of(by_length, self.batch_size)]
-        return self._loader(split, batches, "read_evaluation")
+        own = batches[ranks.rank() :: ranks.world()] or batches[:1]  # Lightning passes over a rank that has none
+        return self._loader(split, own, split.batch, "read_evaluation")
 
-    def _loader(self, split: Split, batches: Any, phase: str) -> Ahead:
+    def _loader(self, split: Split, batches: Any, serve: Callable[[list[int]], Any], phase: str) -> Ahead:
         # In this process: sending activations through workers is ten times slower than reading them. Ahead of a GPU,
         # which computes meanwhile; where the CPU computes, a batch takes 1 % of its step, and a thread gains nothing.
         # And with its own generator, so that a loader never moves the random state that dropout draws from.
@@ -270,7 +288,7 @@ class RecyclingDataModule(LightningDataModule):
         return Ahead(
             rows,
             batch_sampler=batches,
-            collate_fn=split.batch,
+            collate_fn=serve,
             generator=torch.Generator(),
             pin_memory=gpu,
             clock=self.clock,

@@ -89,25 +89,25 @@ def within(logits: Tensor, mask: Tensor) -> Tensor:
     return logits.masked_fill(mask[..., None] == 0, float("-inf"))
 
 
-def sequence_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of the labelled examples; zero where a batch has none."""
+def sequence_loss(logits: Tensor, labels: Tensor, whole: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy of the labelled examples; zero where a batch has none.
+
+    Where a batch is only a part, `whole` has the labels of all parts, and their losses add up to that of the whole.
+    """
     total = cross_entropy(logits.float(), labels, ignore_index=-100, reduction="sum")
-    return total / torch.clamp((labels != -100).sum(), min=1)
+    return total / torch.clamp(((labels if whole is None else whole) != -100).sum(), min=1)
 
 
-def token_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def token_loss(logits: Tensor, labels: Tensor, whole: Tensor | None = None) -> Tensor:
     """Mean cross-entropy of the labelled tokens; zero where a batch has none."""
-    return sequence_loss(logits.flatten(0, 1), labels.flatten())
+    return sequence_loss(logits.flatten(0, 1), labels.flatten(), whole)
 
 
-def span_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def span_loss(logits: Tensor, labels: Tensor, whole: Tensor | None = None) -> Tensor:
     """Mean of the cross-entropies of where an answer begins and where it ends, over the tokens of the input."""
-    begin, end = logits.unbind(dim=-1)
-    return (sequence_loss(begin, labels[:, 0]) + sequence_loss(end, labels[:, 1])) / 2
+    ends = zip(logits.unbind(dim=-1), labels.T, (labels if whole is None else whole).T, strict=True)
+    begin, end = (sequence_loss(*each) for each in ends)
+    return (begin + end) / 2
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "sequence": sequence_loss,
-    "token": token_loss,
-    "span": span_loss,
-}
+LOSSES: dict[str, Callable[..., Tensor]] = {"sequence": sequence_loss, "token": token_loss, "span": span_loss}

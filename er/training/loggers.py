@@ -15,6 +15,7 @@ from er import identity, mirror, results, tables
 from er.config import Config
 from er.errors import UserError
 from er.results import Result
+from er.training import ranks
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger, WandbLogger
@@ -35,7 +36,7 @@ def opened(config: Config, named: dict[str, Any], directory: Path) -> Iterator[L
     name, options = config.logger.name, config.logger.options
     if name not in LOGGERS:
         raise UserError(f"logger.name={name}: the loggers are {', '.join(LOGGERS)}.")
-    if name == "none":
+    if name == "none" or ranks.rank() > 0:
         yield None
     elif name == "csv":
         from pytorch_lightning.loggers import CSVLogger

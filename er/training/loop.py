@@ -11,11 +11,13 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.strategies import DDPStrategy, Strategy
 from tqdm import tqdm
 
 from er.config import Config
 from er.errors import UserError
 from er.progress import progress_bar
+from er.training import ranks
 from er.training.record import MONITOR, Record
 from er.training.requeue import Requeue
 
@@ -77,14 +79,16 @@ class Progress(Callback):
 def build_trainer(config: Config, record: Record, logger: Logger | None) -> Trainer:
     """Return a trainer that records, stops early and shows its progress as configured."""
     quieten()
-    callbacks: list[Callback] = [Progress()] if config.trainer.progress else []
+    callbacks: list[Callback] = [Progress()] if config.trainer.progress and ranks.rank() == 0 else []
     if config.optim.patience is not None:
         callbacks.append(EarlyStopping(MONITOR, patience=config.optim.patience))
     callbacks += [record, Requeue(record)]
     try:
         return Trainer(
             accelerator=config.trainer.accelerator,
-            devices=config.trainer.devices,
+            devices=ranks.world(),
+            strategy=_strategy(),
+            use_distributed_sampler=False,  # the batches are shared out already
             precision=config.trainer.precision.value,
             deterministic=config.trainer.deterministic,
             max_epochs=config.optim.epochs,
@@ -102,6 +106,11 @@ def build_trainer(config: Config, record: Record, logger: Logger | None) -> Trai
         raise UserError(f"trainer.accelerator={config.trainer.accelerator}: {error} Try trainer=default.") from error
 
 
+def _strategy() -> Strategy | str:
+    """Have the ranks, if there are several, average their gradients; buffers never change, so none are sent."""
+    return DDPStrategy(broadcast_buffers=False) if ranks.world() > 1 else "auto"
+
+
 def quieten() -> None:
     """Silence what Lightning says of decisions that were made on purpose, and of its own dependencies."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # importing it has set its own level
@@ -111,5 +120,7 @@ def quieten() -> None:
         "smaller than the logging interval",
         r"isinstance\(treespec, LeafSpec\)",
         "The `srun` command is available",
+        "`broadcast_buffers` is deprecated",  # in favour of what older versions of torch have not got
+        "on epoch level in distributed setting",  # what is logged there, all ranks have from all
     ):
         warnings.filterwarnings("ignore", message=f".*{message}")

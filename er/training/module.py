@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from transformers import get_linear_schedule_with_warmup
 
 from er.config import Optim
+from er.training import ranks
 from er.training.apart import lowered
 from er.training.heads import LOSSES, within
 
@@ -37,7 +39,8 @@ class RecyclingModule(LightningModule):
         self.logits: dict[str, list[np.ndarray]] = {}
         """The logits of a split's last evaluation, in the split's order."""
         self._outputs: dict[int, np.ndarray] = {}
-        self._losses: list[float] = []
+        self._losses: dict[int, float] = {}
+        """By a batch's first example."""
         self.strict_loading = False  # checkpoints hold only what trains
 
     def forward(self, batch: Batch) -> Tensor:
@@ -50,9 +53,11 @@ class RecyclingModule(LightningModule):
         return within(logits, inputs["attention_mask"]) if self.task.head == "span" else logits
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        """Return the loss of one batch."""
-        loss = self.loss(self(batch), batch["labels"])
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["indices"]))
+        """Return the loss of one batch, or of a part so weighted that the mean gradient of all ranks is the batch's."""
+        whole: Tensor = batch["whole"] if "whole" in batch else batch["labels"]
+        loss = ranks.world() * self.loss(self(batch), batch["labels"], whole)
+        size: Any = float(len(whole))  # since gloo takes no mean of whole numbers
+        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=ranks.world() > 1, batch_size=size)
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:
@@ -73,18 +78,24 @@ class RecyclingModule(LightningModule):
 
     def _collect(self, batch: Batch) -> None:
         logits = self(batch).float()
-        self._losses.append(float(self.loss(logits, batch["labels"])) * len(batch["indices"]))
+        indices = batch["indices"].tolist()
+        self._losses[indices[0]] = float(self.loss(logits, batch["labels"])) * len(indices)
         rows = logits.cpu().numpy()
         if logits.ndim == 3:  # a row of logits a token: those of the padding mean nothing
             lengths = batch["inputs"]["attention_mask"].sum(dim=1).tolist()
             rows = [row[:length] for row, length in zip(rows, lengths, strict=True)]
-        self._outputs |= dict(zip(batch["indices"].tolist(), rows, strict=True))
+        self._outputs |= dict(zip(indices, rows, strict=True))
 
     def _score(self, split: str) -> dict[str, float]:
-        """Measure what was collected, put into the split's order."""
-        self.logits[split] = [self._outputs[index] for index in sorted(self._outputs)]
-        loss = sum(self._losses) / len(self._outputs)
-        self._outputs, self._losses = {}, []
+        """Measure what all ranks collected, each example once, put into the split's order."""
+        outputs: dict[int, np.ndarray] = {}
+        losses: dict[int, float] = {}
+        for theirs, lost in ranks.gathered((self._outputs, self._losses)):
+            outputs |= theirs
+            losses |= lost
+        self._outputs, self._losses = {}, {}
+        self.logits[split] = [outputs[index] for index in sorted(outputs)]
+        loss = math.fsum(losses.values()) / len(outputs)  # the same sum in whatever order they came
         return {f"{split}/{k}": v for k, v in {"loss": loss, **self.task.score(split, self.logits[split])}.items()}
 
     def trained(self) -> dict[str, Tensor]:

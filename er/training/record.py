@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 
 from er.timing import Stopwatch
+from er.training import ranks
 
 MONITOR = "dev/loss"
 
@@ -42,13 +43,21 @@ class Record(Checkpoint):
         self.history: list[dict[str, float]] = []
         self.weights: dict[str, Tensor] = {}
         """What trains, as it was after the best epoch."""
-        self.random: list[Tensor] = []
+        self.random: list[list[Tensor]] = []
+        """The state of each rank's generators."""
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Restore the random state of the interrupted run, and count as training: the epoch may be under way."""
+        """Restore the random state of the interrupted run, or let each rank draw numbers of its own.
+
+        What was interrupted counts as training from here: the epoch may be under way.
+        """
+        rank = ranks.rank()
+        if rank < len(self.random):
+            torch.set_rng_state(self.random[rank][0])
+            torch.cuda.set_rng_state_all(self.random[rank][1:])
+        elif rank > 0:
+            torch.manual_seed((rank << 32) + torch.initial_seed())
         if self.random:
-            torch.set_rng_state(self.random[0])
-            torch.cuda.set_rng_state_all(self.random[1:])
             self.clock.start("train")
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -108,7 +117,7 @@ class Record(Checkpoint):
             "reading": dict(self.reading.seconds),
             "history": self.history,
             "weights": self.weights,
-            "random": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],
+            "random": ranks.gathered([torch.get_rng_state(), *torch.cuda.get_rng_state_all()]),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from er.cache import ActivationCache, Built, Encode, Space, build
 from er.cache.quota import check_quota
 from er.config import Config, Precision
 from er.encoders import Lower, fingerprint
-from er.training import apart
+from er.training import apart, ranks
 from er.training.data import Split, Tokens
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def recycle(
 ) -> Built:
     """Fill the cache with what these splits miss, and resolve where each of their activations lies."""
     tokens = apart.inputs(splits)
-    built = fill(cache, tokens, encoder(lower, tokens, config.trainer.precision, device), config)
+    built = _by_all(fill(cache, tokens, encoder(lower, tokens, config.trainer.precision, device), config))
     log.info("cache %s: %d hits, %d built", cache.directory, built.hits, built.misses)
     for split in splits.values():
         split.cache, split.where = cache, cache.locate(split.tokens.keys())
@@ -44,15 +44,26 @@ def recycle(
     return built
 
 
+def _by_all(own: Built) -> Built:
+    """Add up what all ranks built; to each the others' entries are hits, once they are there."""
+    built = ranks.gathered(own)
+    misses = sum(each.misses for each in built)
+    hits = own.hits + own.misses - misses
+    return Built(hits, misses, sum(each.bytes for each in built), sum(each.seconds for each in built))
+
+
 def fill(cache: ActivationCache, tokens: Tokens, encode: Encode, config: Config) -> Built:
     """Build the activations of `tokens` that the cache does not have."""
     check_room([cache], tokens, config)
+    segment = config.cache.segment_mb << 20
+    if ranks.world() > 1:  # each is to have something to do
+        segment = min(segment, cache.size(tokens.lengths[cache.missing(tokens.keys())]) // ranks.world())
     return build(
         cache,
         tokens.keys(),
         tokens.lengths,
         encode,
-        segment_bytes=config.cache.segment_mb << 20,
+        segment_bytes=segment,
         batch_tokens=config.cache.batch_tokens,
         progress=config.trainer.progress,
     )

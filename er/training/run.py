@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from er.errors import UserError
 from er.results import Result
 from er.tasks import Task, load_task
 from er.timing import Stopwatch
-from er.training import cross_model, loggers, naming
+from er.training import cross_model, loggers, naming, ranks
 from er.training.attempt import attempt
 from er.training.cost import tokens_per_second
 from er.training.data import RecyclingDataModule, Split, Tokens, labels_of
@@ -48,21 +49,36 @@ TOKENS = "tokens"
 
 def run(config: Config) -> Result:
     """Do one run, unless it is done already; what an interrupted run has done is not done again."""
-    task = load_task(config.task, data_folder(config))
-    depth = encoders.depth(encoders.load_config(config.model))
-    k, named = naming.named(config, depth, {"model": encoders.source(config.model), "task": task.digest})
-    directory = identity.run_dir(config, identity.run_id(named))
+    asked = _asked(config)
+    directory = asked.directory
     if (done := finished(directory, config.on_done)) is not None:
         return done
     with attempt(config, directory):
         if (done := finished(directory, config.on_done)) is not None:
             return done  # by another process, while this one waited
-        log.info("%s: cut at layer %d of %d", directory, k, depth)
+        log.info("%s: cut at layer %d of %d", directory, asked.k, encoders.depth(encoders.load_config(config.model)))
         if config.optim.name == "paper":
             paper.explain(config)
-        result = _train(config, task, k, named, directory)
+        result = _train(config, asked) if config.trainer.devices == 1 else _train_in_ranks(config, asked)
     log.info("%s: %s", directory, _summary(result))
     return result
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a configuration asks for: which task, cut where, and the run that this is."""
+
+    task: Task
+    k: int
+    named: dict[str, Any]
+    directory: Path
+
+
+def _asked(config: Config) -> Asked:
+    task = load_task(config.task, data_folder(config))
+    depth = encoders.depth(encoders.load_config(config.model))
+    k, named = naming.named(config, depth, {"model": encoders.source(config.model), "task": task.digest})
+    return Asked(task, k, named, identity.run_dir(config, identity.run_id(named)))
 
 
 def data_folder(config: Config) -> Path | None:
@@ -84,10 +100,21 @@ def finished(directory: Path, on_done: OnDone) -> Result | None:
     return result
 
 
-def _train(config: Config, task: Task, k: int, named: dict[str, Any], directory: Path) -> Result:
+def _train_in_ranks(config: Config, asked: Asked) -> Result:
+    tokenized(config, asked.task)  # once, for all ranks to find it
+    ranks.launch(_as_rank, config)
+    return results.read(asked.directory / results.NAME)
+
+
+def _as_rank(config: Config) -> None:
+    _train(config, _asked(config))
+
+
+def _train(config: Config, asked: Asked) -> Result:
+    task, named, directory = asked.task, asked.named, asked.directory
     seed_everything(config.seed, verbose=False)
     splits = tokenized(config, task)
-    parts = assemble(config, k, task)
+    parts = assemble(config, asked.k, task)
     record = Record(directory / CHECKPOINTS, config.trainer.checkpoint_s)
     with loggers.opened(config, named, directory) as logger:
         trainer = build_trainer(config, record, logger)
@@ -115,8 +142,9 @@ def _train(config: Config, task: Task, k: int, named: dict[str, Any], directory:
             memory=memory.peaks(record.clock.device),
             offset=task.offset,
         )
-        _keep(directory, module, task, result)
-        loggers.send(logger, result, directory)
+        if ranks.rank() == 0:
+            _keep(directory, module, task, result)
+            loggers.send(logger, result, directory)
     return result
 
 
@@ -201,7 +229,8 @@ def _parameters(module: RecyclingModule) -> dict[str, int]:
 
 
 def _device(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return name if ranks.world() == 1 else f"{ranks.world()} x {name}"  # times compare with those of as many
 
 
 def _summary(result: Result) -> str:

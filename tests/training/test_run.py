@@ -206,7 +206,6 @@ def test_runs_that_cannot_be_written_are_refused_before_any_work(
         train(f"paths.runs={tmp_path / 'file'}")
 
 
-@pytest.mark.parametrize("option", ["trainer.accelerator=tpux", "trainer.devices=2"])
-def test_hardware_that_is_not_to_be_had_is_refused(train: Train, option: str) -> None:
-    with pytest.raises(UserError, match=option.partition("=")[0]):
-        train(option)
+def test_hardware_that_is_not_to_be_had_is_refused(train: Train) -> None:
+    with pytest.raises(UserError, match=r"trainer\.accelerator"):
+        train("trainer.accelerator=tpux")
