@@ -119,6 +119,7 @@ def quieten() -> None:
         r"module\(s\) in eval mode",
         "smaller than the logging interval",
         r"isinstance\(treespec, LeafSpec\)",
+        "Experiment logs directory .* exists and is not empty",  # it holds what else a run leaves
         "The `srun` command is available",
         "`broadcast_buffers` is deprecated",  # in favour of what older versions of torch have not got
         "on epoch level in distributed setting",  # what is logged there, all ranks have from all
