@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from er.cache.layout import SUFFIX
+from er.cache.publish import publish
 
 MANIFEST = "manifest"
 
@@ -34,13 +36,34 @@ def lost(directory: Path) -> list[Path]:
     return [directory / name for name in sorted(gone & _expected(directory))]  # not those dropped while we looked
 
 
+def wrong(directory: Path) -> list[str]:
+    """What is wrong with the manifest itself, a line each: what no writer has written."""
+    bad = sum(bool(line) and not _LINE.fullmatch(line) for line in _lines(directory))
+    return [f"{directory / MANIFEST} is damaged: {bad} of its lines cannot be read."] if bad else []
+
+
+def unlisted(directory: Path, segments: Iterable[Path]) -> list[Path]:
+    """Those of these segments that the manifest does not know: it was cut short, or their builder was killed."""
+    known = _expected(directory)
+    return [path for path in segments if path.name not in known]
+
+
+def renew(directory: Path, segments: Iterable[Path]) -> None:
+    """Write the manifest anew, of these segments; the directory's lock must be held."""
+    publish(directory / MANIFEST, [f"\n+ {path.name}".encode() for path in segments])
+
+
 def _expected(directory: Path) -> set[str]:
-    try:
-        lines = (directory / MANIFEST).read_text("ascii", "replace").splitlines()
-    except FileNotFoundError:
-        return set()
-    signs = {found[2]: found[1] for line in lines if (found := _LINE.fullmatch(line))}  # the last word counts
+    found = [_LINE.fullmatch(line) for line in _lines(directory)]
+    signs = {line[2]: line[1] for line in found if line}  # the last word counts
     return {name for name, sign in signs.items() if sign == "+"}
+
+
+def _lines(directory: Path) -> list[str]:
+    try:
+        return (directory / MANIFEST).read_bytes().decode("ascii", "replace").split("\n")
+    except FileNotFoundError:
+        return []
 
 
 def _append(segment: Path, sign: str, durable: bool) -> None:

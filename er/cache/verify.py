@@ -54,15 +54,33 @@ def examine(directories: Iterable[Path], progress: bool = True) -> Verdict:
                 verdict.damaged[path] = wrong
             bar.update(size)
     verdict.segments, verdict.bytes = len(found), total
-    verdict.lost = [path for directory in readable for path in manifest.lost(directory)]
+    for directory in readable:
+        _compare(directory, [path for path in found if path.parent == directory], verdict)
     return verdict
+
+
+def _compare(directory: Path, found: list[Path], verdict: Verdict) -> None:
+    """Hold what is there against the manifest."""
+    verdict.lost += manifest.lost(directory)
+    if wrong := manifest.wrong(directory):
+        verdict.damaged[directory / manifest.MANIFEST] = wrong
+    elif unlisted := [path for path in manifest.unlisted(directory, found) if path.exists()]:
+        verdict.notes.append(
+            f"{len(unlisted)} segments in {directory} are not in its manifest: a builder was killed, or the manifest "
+            "was cut short. They are read all the same."
+        )
 
 
 def repair(verdict: Verdict) -> None:
     """Drop what is damaged and forget what is lost: the next run that wants these entries builds them."""
     for path in (*verdict.damaged, *verdict.lost):
         with locked(path.parent), writing(path.parent):
-            path.unlink() if path.name == IDENTITY else manifest.drop(path)
+            if path.name == IDENTITY:
+                path.unlink()
+            elif path.name == manifest.MANIFEST:
+                manifest.renew(path.parent, segments(path.parent))
+            else:
+                manifest.drop(path)
 
 
 def _told(directory: Path, verdict: Verdict) -> bool:

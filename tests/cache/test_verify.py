@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -95,19 +96,43 @@ def test_a_lost_segment_is_named_once_and_forgotten_by_a_repair(tmp_path: Path, 
     assert build_small(opened(tmp_path), texts.keys, texts.lengths, texts.encode).misses > 0
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(cut=st.floats(0, 1))
-def test_a_manifest_that_was_cut_off_accuses_nobody(cut: float) -> None:
+def test_a_manifest_that_was_cut_off_accuses_no_segment(cut: float) -> None:
     texts = Corpus(60)
     with tempfile.TemporaryDirectory() as folder:
         cache = filled(Path(folder), texts)
         manifest = cache.directory / MANIFEST
         data = manifest.read_bytes()
         manifest.write_bytes(data[: int(cut * len(data))])
+
+        verdict = examined(Path(folder))
+        assert not verdict.lost and verdict.damaged.keys() <= {manifest}
+        assert bool(str(verdict)) == (cut < 1)
+        assert equal(content(opened(Path(folder)), texts), texts.activations)
+        repair(verdict)
         repair(Verdict(damaged={segments(cache)[0]: []}))
         build_small(cache, texts.keys, texts.lengths, texts.encode)
 
         assert examined(Path(folder)).whole
+
+
+@pytest.mark.parametrize("places", [30, pytest.param(500, marks=pytest.mark.slow)])
+def test_a_flipped_bit_in_the_manifest_is_named_and_repaired(tmp_path: Path, texts: Corpus, places: int) -> None:
+    cache, rng = filled(tmp_path, texts), random.Random(0)
+    manifest = cache.directory / MANIFEST
+    whole = manifest.read_bytes()
+
+    for place in [0, 1, len(whole) - 1, *(rng.randrange(len(whole)) for _ in range(places))]:
+        data = bytearray(whole)
+        data[place] ^= 1 << rng.randrange(8)
+        manifest.write_bytes(data)
+
+        verdict = examined(tmp_path)
+        assert not verdict.whole and str(manifest.parent) in str(verdict)
+        repair(verdict)
+        assert examined(tmp_path).whole
+    assert equal(content(opened(tmp_path), texts), texts.activations)
 
 
 def test_a_segment_of_another_space_is_damage(tmp_path: Path, texts: Corpus) -> None:
