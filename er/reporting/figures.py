@@ -124,7 +124,7 @@ def score_cut(axes: Axes, frame: pd.DataFrame) -> str | None:
         ends.append((line.cut.iloc[-1], line.score.iloc[-1], method))
     for row in _rows(frame.loc[frame.method == "finetune"]):
         axes.axhline(row.score, color=ARMS["online"], linewidth=1.2, linestyle=(0, (4, 3)))
-        ends.append((frame.cut[frame.method != "finetune"].min(), row.score, "finetune"))
+        ends.append((frame.cut.max(), row.score, "finetune"))
     axes.margins(x=0.2, y=0.2)
     _label(axes, ends)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))

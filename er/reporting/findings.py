@@ -14,6 +14,9 @@ from er.reporting.gather import Gathered
 from er.reporting.significance import LIKE, SIGNIFICANT
 from er.statistics import Difference
 
+SCATTER = 0.1
+"""What the standard deviation of a ratio of times may be, as a share of it."""
+
 PHASES = ("build_s", "read_s", "train_s", "evaluate_s")
 
 
@@ -75,6 +78,7 @@ def opening(found: Gathered, differences: dict[Hashable, Difference], missing: i
             _seeds(table),
             _baselines(table),
             *_exact(table),
+            *_clocks(table),
             _one_kind(table, tables.HARDWARE, "hardware"),
             _one_kind(table, ["versions"], "versions"),
             *_source(table),
@@ -163,8 +167,9 @@ def _seeds(table: pd.DataFrame) -> Finding:
         return Finding(True, "Seeds", f"Every setting was run with at least {least}.")
     if most == 1:
         return Finding(False, "Seeds", "Every setting was run once: chance alone can make differences of this size.")
+    given = f"{least}" if least == most else f"From {least} to {most}"
     return Finding(
-        False, "Seeds", f"From {least} to {most} a setting; {(seeds < 3).sum()} of {len(seeds)} have fewer than 3."
+        False, "Seeds", f"{given} a setting; {(seeds < 3).sum()} of {len(seeds)} settings have fewer than 3."
     )
 
 
@@ -194,6 +199,20 @@ def _exact(table: pd.DataFrame) -> list[Finding]:
     same = int((pairs.score - pairs.score_frozen).abs().lt(0.005).sum())
     says = f"{same} of {len(pairs)} recycled runs in float32 score to the digit what the same runs without a cache do."
     return [Finding(same == len(pairs), "Exactness", says)]
+
+
+def _clocks(table: pd.DataFrame) -> list[Finding]:
+    """Say how far the speedups of a setting scatter over its seeds: on a busy machine they mean little."""
+    others = table.loc[table.method != "finetune"]
+    ratios = (1 + others.warm / 100).groupby([others[name] for name in (*tables.SETTING, *tables.HARDWARE, "versions")])
+    spread = (ratios.std() / ratios.mean()).dropna()
+    if spread.empty:
+        return []
+    steady, says = spread.max() <= SCATTER, f"The seeds of a setting agree on its speedup within {spread.max():.0%}"
+    if steady:
+        return [Finding(True, "Clocks", f"{says} of the ratio of step times (standard deviation).")]
+    doubt = f"{says} only, as on a machine that does other work: er bench times the arms in turn."
+    return [Finding(False, "Clocks", doubt)]
 
 
 def _one_kind(table: pd.DataFrame, columns: list[str], noun: str) -> Finding:

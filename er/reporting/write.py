@@ -15,6 +15,7 @@ from er.reporting.confusion import matrices
 from er.reporting.figures import PLACE, Chart, charts
 from er.reporting.findings import Opening, counted, opening
 from er.reporting.gather import Gathered
+from er.reporting.glossary import explained
 from er.reporting.page import KINDS as TITLES
 from er.reporting.page import headline, page
 from er.reporting.pending import NEVER, Pending, pending
@@ -56,6 +57,8 @@ def write(found: Gathered, wanted: Report, summary: str, to: Path) -> Written:
         figures,
         opening=first,
         headline=headline(first.gain, first.runs),
+        methods=explained(found.table.method),
+        scored=", ".join(sorted({*found.table.scored} - {""})),
         cost=_duration(sum(first.seconds.values())),
         pivots=pivots,
         claims=claims,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import resource
 import subprocess
 import sys
-import time
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +18,11 @@ import pandas as pd
 import pytest
 
 from er import tables
-from er.config import Config, Report
+from er.config import CONF, Config, Report
 from er.reporting.claims import beside
 from er.reporting.findings import opening
 from er.reporting.gather import gather
+from er.reporting.glossary import explained
 from er.reporting.significance import differences, with_baseline
 from er.reporting.write import write
 from tests.reporting.studies import leave, many, result
@@ -179,6 +180,53 @@ def test_recycled_runs_that_differ_from_frozen_ones_are_a_doubt(study: Path, thr
     assert doubts(study)["Exactness"].startswith("1 of 2")
 
 
+def test_speedups_that_scatter_over_the_seeds_are_a_doubt(study: Path, three_arms: list[Config]) -> None:
+    assert "Clocks" not in doubts(study)
+    slow = result(three_arms[2])
+    leave(study, replace(slow, seconds=slow.seconds | {"train": 35.0}))
+
+    assert "only" in doubts(study)["Clocks"]
+
+
+def rows_of_page(page: Path) -> list[dict[str, str]]:
+    (table,) = re.findall(r'<table id="runs">(.*?)</table>', page.read_text(), flags=re.DOTALL)
+    heads = re.findall(r'<button type="button">(.*?)</button>', table)
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr>(<td.*?)</tr>", table)]
+    return [dict(zip(heads, row, strict=True)) for row in rows]
+
+
+def test_cells_of_what_is_not_known_are_empty(tmp_path: Path, three_arms: list[Config]) -> None:
+    tuned, _, recycled = three_arms[:3]
+    leave(tmp_path / "runs", result(tuned))
+    leave(tmp_path / "runs/elsewhere", result(recycled, host="elsewhere"))
+    leave(tmp_path / "runs", replace(result(recycled, metrics={}), tokens_s={}, memory={}))
+    write(gather(tmp_path / "runs"), Report(), "", tmp_path / "out")
+
+    base, alone, unscored = rows_of_page(tmp_path / "out/report.html")
+    if alone["host"] == "here":
+        alone, unscored = unscored, alone
+    assert (base["score %"], base["warm %"], base["train tokens/s"], base["peak MB"]) == ("80.0", "", "10,000", "2,000")
+    assert (alone["score %"], alone["warm %"], alone["cold %"], alone["even after"]) == ("80.0", "", "", "")
+    assert (unscored["score %"], unscored["warm %"]) == ("", "167")
+    assert (unscored["train tokens/s"], unscored["peak MB"]) == ("", "")
+
+
+def test_the_page_says_what_its_methods_and_its_score_are(study: Path, tmp_path: Path) -> None:
+    write(gather(study), Report(), "", tmp_path / "out")
+
+    page = (tmp_path / "out/report.html").read_text()
+    assert "<b>finetune</b>: Everything trains, nothing is recycled: the baseline of every speedup." in page
+    assert "<b>Score</b>: accuracy on the test split" in page
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "method").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_method_is_explained_in_a_sentence(path: Path) -> None:
+    (said,) = explained([path.stem]).values()
+
+    assert 20 < len(said) < 200
+    assert said.endswith(".") and "#" not in said
+
+
 def test_a_single_seed_and_missing_scores_are_doubts(tmp_path: Path, three_arms: list[Config]) -> None:
     for config in three_arms[:3]:
         leave(tmp_path, result(config, metrics={}))
@@ -211,13 +259,19 @@ def test_a_thousand_runs_take_seconds_and_five_hundred_a_small_page(
 ) -> None:
     for count in (500, 1000):
         many(tmp_path / f"runs{count}", three_arms, count)
-        start = time.perf_counter()
+        before = spent()
         done = er_report(tmp_path, f"paths.runs={tmp_path}/runs{count}")
-        seconds = time.perf_counter() - start
+        seconds = spent() - before
         size = (tmp_path / f"runs{count}/report.html").stat().st_size / 1e6
         with capsys.disabled():
-            sys.stdout.write(f"\n{count} runs: {seconds:.1f} s, page {size:.2f} MB\n")
+            sys.stdout.write(f"\n{count} runs: {seconds:.1f} s of CPU time, page {size:.2f} MB\n")
 
         assert done.returncode == 0, done.stderr
         assert size < 3
         assert seconds < 10
+
+
+def spent() -> float:
+    """Return the CPU time of all commands so far: what a busy machine does not change."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
