@@ -69,6 +69,15 @@ class Switch(Enum):
     """Those that are known are read, the others are computed and not kept; for `er predict` only."""
 
 
+class Monitor(Enum):
+    """What of the dev split says which epoch was the best: that one's weights are kept and tested."""
+
+    loss = "loss"
+    """As in the paper's code. A model that is too sure of its mistakes has a growing loss while it still learns."""
+    score = "score"
+    """The task's own measure."""
+
+
 class StorageDtype(Enum):
     """How activations are stored."""
 
@@ -240,7 +249,8 @@ class Optim:
     warmup: float = MISSING
     """Warm-up of the linear schedule: a fraction of all steps, or, from 1 on, so many steps."""
     patience: int | None = None
-    """Epochs without a better dev loss before training stops; `null` trains to the end."""
+    """Epochs without a better one, by `monitor`, before training stops; `null` trains to the end."""
+    monitor: Monitor = Monitor.loss
     clip: float | None = None
     """Largest gradient norm."""
 

@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from er.checks import recycled, separate
-from er.config import Config
+from er.config import Config, Monitor
 
 
 def identity(config: Config, k: int, sources: dict[str, str]) -> dict[str, Any]:
     """List what makes a run this run: two runs that agree here are one.
 
     Paths, device, logger and launcher are absent on purpose. `sources` holds the digests of the model's
-    and the task's files, so that an edited file is another run. How texts are encoded is named only where they are
-    encoded apart, as `er` has not always known of it.
+    and the task's files, so that an edited file is another run. What `er` has not always known of is named only where
+    it is used: how texts are encoded where they are apart, by what the best epoch is chosen where not by the loss.
     """
     model, task, optim = config.model, config.task, asdict(config.optim)
     optim.pop("name")
+    if config.optim.monitor is Monitor.loss:
+        optim.pop("monitor")
     named = {
         "model": {"name": model.name, "source": sources["model"], "random": model.random},
         "task": {

@@ -43,7 +43,7 @@ def explain(config: Config) -> None:
 
 def explained(config: Config) -> dict[str, Setting]:
     """Return every setting of a run with `optim=paper`; what the user set otherwise says so."""
-    said = {name: value for name, value in vars(config.optim).items() if name != "name"}
+    said = {name: value for name, value in vars(config.optim).items() if name not in ("name", "monitor")}
     found = {name: setting(name, config) for name in said}
     return {
         name: each if each.value == said[name] else Setting(said[name], f"set by you; {each.value} otherwise")

@@ -156,3 +156,9 @@ def test_a_cut_outside_the_encoder_is_refused(cut: int | float) -> None:
 def test_impossible_settings_are_named(composed: Composed, overrides: list[str], says: str) -> None:
     with pytest.raises(UserError, match=says):
         composed(*overrides)
+
+
+def test_runs_of_before_the_best_epoch_could_be_chosen_keep_their_names(composed: Composed) -> None:
+    loss, score = (identity(composed(f"optim.monitor={name}"), 3, SOURCES)["optim"] for name in ("loss", "score"))
+
+    assert score == loss | {"monitor": "score"}

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 SAVED = ("dataset_dict.json", "state.json")
 """What tells a folder that `datasets` itself has saved: several splits, or one."""
 
-MARKS = (*SAVED, "data/*", "*-of-*.*", "*/*-of-*.*")
+MARKS = (*SAVED, "data/*", "train/*", "*-of-*.*", "*/*-of-*.*")
 """What is found in a folder in the hub's form, whatever its files are called."""
 
 CARD = re.compile(r"---\s*\n(?:(?!---).*\n)*?(?:configs|dataset_info):")

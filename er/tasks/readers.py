@@ -115,8 +115,11 @@ def tsv_table(path: Path, columns: list[str] | None = None) -> Iterator[Row]:
 def text_file(path: Path, columns: list[str] | None = None) -> Iterator[Row]:
     """Read a file that may hold either: JSON objects, one a line, or tab-separated values."""
     first = next((line for line in lines_of(path) if line.strip()), "")
-    tabs = "\t" in first.strip() and not first.lstrip().startswith("{")
-    return tsv_table(path, columns) if tabs else json_lines(path)
+    if "\t" in first.strip() and not first.lstrip().startswith("{"):
+        return tsv_table(path, columns)
+    if first and not first.lstrip().startswith(("{", "[")):
+        raise UserError(f"{path}:1: no JSON, and no tab between two columns, such as a text and its label. {EXPECTED}")
+    return json_lines(path)
 
 
 def text_lines(path: Path, column: str, other: Reader) -> Iterator[Row]:

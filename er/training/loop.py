@@ -18,7 +18,7 @@ from er.config import Config
 from er.errors import UserError
 from er.progress import progress_bar
 from er.training import ranks
-from er.training.record import MONITOR, Record
+from er.training.record import Record
 from er.training.requeue import Requeue
 
 
@@ -81,7 +81,7 @@ def build_trainer(config: Config, record: Record, logger: Logger | None) -> Trai
     quieten()
     callbacks: list[Callback] = [Progress()] if config.trainer.progress and ranks.rank() == 0 else []
     if config.optim.patience is not None:
-        callbacks.append(EarlyStopping(MONITOR, patience=config.optim.patience))
+        callbacks.append(EarlyStopping(record.monitor, patience=config.optim.patience, mode=record.mode))
     callbacks += [record, Requeue(record)]
     try:
         return Trainer(

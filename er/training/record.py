@@ -14,8 +14,6 @@ from torch import Tensor
 from er.timing import Stopwatch
 from er.training import ranks
 
-MONITOR = "dev/loss"
-
 LAST = "last.ckpt"
 
 SHARE = 0.05
@@ -31,8 +29,10 @@ class Record(Checkpoint):
     than the epoch itself where the lower layers are recycled.
     """
 
-    def __init__(self, directory: Path, interval: float) -> None:
+    def __init__(self, directory: Path, interval: float, score: str | None = None) -> None:
         self.path = directory / LAST
+        self.monitor, self.mode = (f"dev/{score}", "max") if score else ("dev/loss", "min")
+        """What says which epoch is the best: the dev loss, unless a score is named."""
         self.interval = interval
         self.due = time.monotonic() + interval
         self.asked = False
@@ -108,7 +108,8 @@ class Record(Checkpoint):
 
     def best(self) -> dict[str, float]:
         """Return the dev metrics of the epoch whose weights are kept, the first of equals."""
-        return min(self.history, key=lambda epoch: epoch[MONITOR])
+        best = max if self.mode == "max" else min
+        return best(self.history, key=lambda epoch: epoch[self.monitor])
 
     def state_dict(self) -> dict[str, Any]:
         """Return what to save with a checkpoint."""

@@ -15,7 +15,7 @@ from pytorch_lightning import Trainer, seed_everything
 from safetensors.torch import save
 
 from er import checks, encoders, identity, memory, paper, results
-from er.config import Config, Model, OnDone
+from er.config import Config, Model, Monitor, OnDone
 from er.errors import UserError
 from er.results import Result
 from er.tasks import Task, load_task
@@ -115,7 +115,8 @@ def _train(config: Config, asked: Asked) -> Result:
     seed_everything(config.seed, verbose=False)
     splits = tokenized(config, task)
     parts = assemble(config, asked.k, task)
-    record = Record(directory / CHECKPOINTS, config.trainer.checkpoint_s)
+    score = task.metric if config.optim.monitor is Monitor.score else None
+    record = Record(directory / CHECKPOINTS, config.trainer.checkpoint_s, score)
     with loggers.opened(config, named, directory) as logger:
         trainer = build_trainer(config, record, logger)
         record.clock.device = trainer.strategy.root_device

@@ -174,6 +174,10 @@ def shards(folder: Path) -> None:
     clone(folder, "{}-00000-of-00001.parquet")
 
 
+def folders(folder: Path) -> None:
+    clone(folder, "{}/any.parquet")
+
+
 def saved(folder: Path) -> None:
     datasets.DatasetDict({split: of_split(split) for split in SPLITS}).save_to_disk(folder)
 
@@ -184,7 +188,7 @@ def described(folder: Path) -> None:
     (folder / "README.md").write_text(f"---\nlicense: mit\nconfigs:\n- config_name: plain\n  data_files:\n{files}---\n")
 
 
-@pytest.mark.parametrize("write", [clone, shards, saved, described], ids=lambda write: write.__name__)
+@pytest.mark.parametrize("write", [clone, shards, folders, saved, described], ids=lambda write: write.__name__)
 def test_a_folder_in_the_form_of_the_hub_is_read_as_the_hub_is(
     write: Callable[[Path], None], task: MakeTask, tmp_path: Path
 ) -> None:

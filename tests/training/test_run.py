@@ -154,12 +154,16 @@ def test_a_seed_decides_everything(train: Train) -> None:
     assert other.metrics != first.metrics
 
 
-def test_the_best_epoch_is_kept_and_patience_ends_training(train: Train) -> None:
-    result = train("optim.lr=0.3", "optim.epochs=30", "optim.patience=1")
+@pytest.mark.parametrize(("monitor", "watched", "best"), [("loss", "dev/loss", min), ("score", "dev/macro_f1", max)])
+def test_the_best_epoch_is_kept_and_patience_ends_training(
+    train: Train, monitor: str, watched: str, best: Callable[[list[float]], float]
+) -> None:
+    result = train("optim.lr=0.3", "optim.epochs=30", "optim.patience=1", f"optim.monitor={monitor}")
 
-    losses = [epoch["dev/loss"] for epoch in result.history]
-    assert len(losses) < 30
-    assert result.metrics["dev/loss"] == min(losses)
+    seen = [epoch[watched] for epoch in result.history]
+    assert len(seen) < 30
+    assert result.metrics[watched] == best(seen)
+    assert result.metrics["epoch"] == seen.index(best(seen))
 
 
 def test_caching_embeddings_is_refused(train: Train, tmp_path: Path) -> None:
