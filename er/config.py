@@ -306,7 +306,9 @@ class Bench:
     inference_batch_size: int = 64
     """For training it is `optim.batch_size`."""
     tokens: list[int] | None = None
-    """Inputs of random tokens, so many each (`[128]`) or evenly spread (`[40,400]`), instead of the task's texts."""
+    """Inputs of random tokens, so many each (`[128]`) or evenly spread (`[40,400]`), instead of the task's texts.
+
+    A model of which only the shape is at hand has no tokenizer: then it is 128 each."""
 
 
 @dataclass

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from statistics import median, quantiles
 from typing import Any
 
 Seconds = Mapping[str, list[float]]
+
+MODES = ("training", "inference")
 
 BASES = ("finetune", "adapters", "frozen")
 """The arms that recycle nothing: what recycling is measured against."""
@@ -53,16 +55,17 @@ def phases(mode: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def economy(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a row for each mode and baseline of the recycled arm: speedups in percent, and when the cache has paid.
+    """Return a row for each mode and baseline of the recycled arm: what it gains, and when the cache has paid.
 
     Warm, the cache is there; cold, it is built for a single pass over the inputs. After `even after` passes (epochs of
-    training, or tasks that predict once) building has paid. The layers alone would allow a ratio of N / (N - k): `of
-    limit` is the share of it that is reached.
+    training, or tasks that predict once) building has paid. Of two limits of the ratio, `by layers` is N / (N - k), of
+    which `of limit` is reached, and `by work` what the multiplications of both arms come to: adapters add some to the
+    recycled arm, and what is frozen needs no gradients.
     """
     built = cost(record)
-    limit = record["depth"] / max(record["depth"] - record["k"], 1)
+    layers = record["depth"] / max(record["depth"] - record["k"], 1)
     rows = []
-    for name in ("training", "inference"):
+    for name in MODES:
         mode = record[name]
         for base in [base for base in BASES if {base, "recycled"} <= mode["seconds"].keys()]:
             online, factor = per_thousand(mode, base), ratio(mode["seconds"], base, "recycled")
@@ -70,13 +73,45 @@ def economy(record: Mapping[str, Any]) -> list[dict[str, Any]]:
             row = {
                 "": name,
                 "recycled against": base,
+                "ratio": factor,
+                "by layers": layers,
+                "by work": work(mode, base),
+                "of limit": factor / layers,
                 "warm %": (factor - 1) * 100,
                 "cold %": (online / (recycled + built) - 1) * 100,
                 "even after": built / (online - recycled) if online > recycled else float("nan"),
-                "of limit": factor / limit,
             }
             rows.append(row)
     return rows
+
+
+def work(mode: Mapping[str, Any], base: str) -> float:
+    """Return how many times the multiplications of the recycled arm an arm does."""
+    counts = mode["multiplications"]
+    return float(counts[base] / counts["recycled"])
+
+
+def side_by_side(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for each model and mode: what its arms take, and each ratio to the recycled one beside its limit."""
+    return [
+        {
+            "model": record["model"],
+            "cut": f"{record['k']}/{record['depth']}",
+            "": name,
+            **{f"{arm} ms": median(each) * 1000 for arm, each in record[name]["seconds"].items()},
+            **{
+                column: value
+                for base in BASES
+                if {base, "recycled"} <= record[name]["seconds"].keys()
+                for column, value in (
+                    (f"{base} / recycled", ratio(record[name]["seconds"], base, "recycled")),
+                    (f"by work ({base})", work(record[name], base)),
+                )
+            },
+        }
+        for record in records
+        for name in MODES
+    ]
 
 
 def cost(record: Mapping[str, Any]) -> float:

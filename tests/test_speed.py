@@ -19,9 +19,10 @@ def record(online: list[float], factor: float, build: float) -> dict[str, Any]:
         "batch_size": 10,
         "seconds": {"finetune": online, "recycled": [each / factor for each in online]},
         "phases": {"finetune": {"read": 1.0, "forward": 3.0}},
+        "multiplications": {"finetune": 700, "recycled": 200},
     }
     built = {"inputs": 100, "bytes": 1, "seconds": {"build": [build], "plain": [build]}}
-    return {"training": mode, "inference": mode, "build": built, "depth": 6, "k": 3}
+    return {"model": "m", "training": mode, "inference": mode, "build": built, "depth": 6, "k": 3}
 
 
 @given(TIMES, st.floats(0.2, 5))
@@ -43,6 +44,7 @@ def test_after_the_passes_that_pay_both_took_as_long(online: list[float], factor
         with_cache = speed.cost(said) + row["even after"] * speed.per_thousand(mode, "recycled")
         assert alone == pytest.approx(with_cache)
         assert row["cold %"] < row["warm %"] == pytest.approx((factor - 1) * 100)
+        assert row["by work"] == 3.5
         assert row["of limit"] == pytest.approx(factor / 2)
 
 
@@ -54,3 +56,14 @@ def test_phases_add_up_to_the_whole() -> None:
     (row,) = speed.phases(record([1.0], 2, 1)["training"])
 
     assert row == {"arm": "finetune", "read": 25, "forward": 75}
+
+
+def test_models_side_by_side_say_what_each_says_alone() -> None:
+    said = record([1.0, 2.0, 4.0], 2, 1)
+    alone = {row[""]: row["ratio"] for row in speed.economy(said)}
+
+    rows = speed.side_by_side([said, said])
+
+    assert [row[""] for row in rows] == ["training", "inference"] * 2
+    assert all(row["finetune / recycled"] == alone[row[""]] for row in rows)
+    assert (rows[0]["finetune ms"], rows[0]["recycled ms"], rows[0]["cut"]) == (2000, 1000, "3/6")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from omegaconf import DictConfig
 from er.checks import check_cut, cut_layer, recycled, settings
 from er.config import CONF, Config
 from er.errors import UserError
+
+BY_WORK = "the ratio of the multiplications in both arms' steps; the optimiser's work, which frozen weights spare, is none."
 
 DIGITS = {"median ms": ".1f", "arm / ram": ".3f"} | dict.fromkeys(
     ("spread %", "warm %", "cold %", "read", "copy", "forward", "backward", "optimiser"), ".0f"
@@ -30,9 +33,32 @@ def main(cfg: DictConfig) -> None:
     record = measure(config)
     from er import results
 
-    path = Path(config.paths.runs).expanduser() / "bench" / "{task}-{model}-{method}-{k}.json".format(**record)
+    folder = Path(config.paths.runs).expanduser() / "bench"
+    path = folder / "{task}-{model}-{method}-{k}.json".format(**record)
     results.write_text(path, json.dumps(record, indent=2))
-    sys.stdout.write(f"{report(record)}\nevery measurement: {path}\n")
+    parts = [report(record), *together(folder, record, results.write_text)]
+    sys.stdout.write("\n\n".join(parts) + f"\n\nevery measurement: {path}\n")
+
+
+def together(folder: Path, record: dict[str, Any], write: Callable[[Path, str], None]) -> list[str]:
+    """Put the models side by side that were timed in the same way, if there are several; keep that as `speed.md`."""
+    from er import speed
+
+    there = [json.loads(path.read_text()) for path in folder.glob("{task}-*-{method}-*.json".format(**record))]
+    alike = [each for each in there if shared(each) == shared(record)]
+    if len(alike) < 2:
+        return []
+    ordered = sorted(alike, key=lambda each: sum(each["training"]["seconds"]["recycled"]))
+    said = table(speed.side_by_side(ordered))
+    write(folder / "speed.md", said + "\n")
+    return ["Timed in the same way:", said, f"by work: {BY_WORK}"]
+
+
+def shared(record: dict[str, Any]) -> Any:
+    """Return what measurements must have in common to stand in one table."""
+    hardware = [record["env"][name] for name in ("host", "device", "cpus")]
+    sizes = [record[mode].get("batch_size") for mode in ("training", "inference")]
+    return record["task"], record["method"], hardware, sizes, "multiplications" in record["training"]
 
 
 def measure(config: Config) -> dict[str, Any]:
@@ -68,6 +94,7 @@ def report(record: dict[str, Any]) -> str:
         table([{"": mode, **row} for mode in modes for row in speed.phases(record[mode])]),
         f"Building the cache takes {cost}, {share:.3f} times a plain forward pass of those layers.",
         table(speed.economy(record)),
+        f"by layers: N / (N - k), which is what the layers alone allow. by work: {BY_WORK}",
     ]
     return "\n\n".join(parts)
 

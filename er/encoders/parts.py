@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class PassOn(nn.Module):
@@ -55,6 +57,14 @@ def twin(module: nn.Module) -> nn.Module:
     for name, child in module._modules.items():
         copied._modules[name] = None if child is None else twin(child)
     return copied
+
+
+def sharing(model: M) -> M:
+    """Return a copy that can be changed and frozen on its own, over the same memory: only weights are not copied."""
+    kept: dict[int, Any] = {
+        id(weight): nn.Parameter(weight.detach(), weight.requires_grad) for weight in model.parameters()
+    }
+    return copy.deepcopy(model, kept | {id(buffer): buffer for buffer in model.buffers()})
 
 
 def exchanged(module: nn.Module, parts: Mapping[str, nn.Module | None]) -> nn.Module:

@@ -130,7 +130,7 @@ def _config(model: Any, adapter: Adapter, k: int) -> Any:
         options["reduction_factor"] = model.hidden_size / (adapter.bottleneck + 0.5)
     if adapter.kind in BOTTLENECKS:
         options |= {
-            "non_linearity": "gelu_new",  # the paper's adapters use it
+            "non_linearity": "gelu_pytorch_tanh",  # the paper's gelu_new, in one kernel instead of eight
             "init_weights": "mam_adapter",  # zero up-projection
         }
     return _library().AdapterConfig.load(KINDS[adapter.kind], **options)

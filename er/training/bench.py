@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from er.cache import ActivationCache
 from er.config import Config
+from er.encoders import sharing
 from er.errors import UserError
 from er.timing import Stopwatch, synchronize
 from er.training.arms import Arm, build_arms
+from er.training.counted import multiplications
 from er.training.data import BucketedBatches, Tokens
-from er.training.methods import assemble
+from er.training.methods import load, prepared
 from er.training.recycle import encoder, fill, open_cache
 from er.training.workload import Workload
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Seconds = dict[str, list[float]]
 
 BUILD_ENTRIES = 1024
 """Entries in one timed build: enough batches for a median, few enough to repeat."""
+
+BUILDS = 5
+"""Builds that count, unless fewer batches are timed than that: then as many as these."""
 
 PROFILED = 5
 """Batches whose time is split by phase: apart from those that are compared, since waiting for each phase costs time."""
@@ -33,14 +45,20 @@ PROFILED = 5
 
 def bench(config: Config, k: int, work: Workload, device: torch.device) -> dict[str, Any]:
     """Time training and inference of every arm on the same batches, and the build against a plain forward."""
-    with tempfile.TemporaryDirectory(prefix="er-bench-") as folder:
-        config = replace(config, paths=replace(config.paths, cache=folder))
-        sizes = {"training": config.optim.batch_size, "inference": config.bench.inference_batch_size}
-        modes = {mode: timed(config, k, work, mode, size, device) for mode, size in sizes.items()}
-        return {**modes, "build": builds(config, k, work, device)}
+    torch.manual_seed(config.seed)
+    model = load(config, work).to(device)  # one for all arms and modes: the largest fit into memory no more than once
+    sizes = {"training": config.optim.batch_size, "inference": config.bench.inference_batch_size}
+    said: dict[str, Any] = {}
+    for mode, size in sizes.items():
+        with tempfile.TemporaryDirectory(prefix="er-bench-") as folder:
+            alone = replace(config, paths=replace(config.paths, cache=folder))
+            said[mode] = timed(alone, k, work, mode, size, device, model)
+    return {**said, "build": builds(config, k, work, device, model)}
 
 
-def timed(config: Config, k: int, work: Workload, mode: str, size: int, device: torch.device) -> dict[str, Any]:
+def timed(
+    config: Config, k: int, work: Workload, mode: str, size: int, device: torch.device, model: PreTrainedModel
+) -> dict[str, Any]:
     """Time one mode of every arm: the seconds of each batch, and, of a few batches, of each phase."""
     batches = list(BucketedBatches(work.split.tokens.lengths, size, config.seed))[: config.bench.batches]
     if len(batches) <= config.bench.warmup:
@@ -48,12 +66,19 @@ def timed(config: Config, k: int, work: Workload, mode: str, size: int, device: 
             f"{work.name} fills {len(batches)} batches of {size}, of which bench.warmup={config.bench.warmup} do not "
             "count. Take more or smaller batches (bench.batches, optim.batch_size, bench.inference_batch_size)."
         )
-    arms = build_arms(config, k, work, batches, device)
+    gc.collect()  # optimisers and gradients of an earlier mode
+    arms = build_arms(config, k, work, batches, device, model)
     steps = {name: getattr(arm, mode) for name, arm in arms.items()}
     before = {name: arm.before for name, arm in arms.items()}
-    seconds = alternate(steps, range(len(batches)), config.bench.warmup, device, before=before)
-    phases = {name: profiled(arm, steps[name], range(len(batches))[:PROFILED]) for name, arm in arms.items()}
-    return {"batch_size": size, "seconds": seconds, "phases": phases}
+    rounds = range(len(batches))
+    seconds = alternate(steps, rounds, config.bench.warmup, device, before=before, progress=config.trainer.progress)
+    few = rounds[config.bench.warmup :][:PROFILED]
+    return {
+        "batch_size": size,
+        "seconds": seconds,
+        "phases": {name: profiled(arm, steps[name], few) for name, arm in arms.items()},
+        "multiplications": {name: multiplications(partial(step, few[0])) for name, step in steps.items()},
+    }
 
 
 def profiled(arm: Arm, step: Callable[[int], object], rounds: Iterable[int]) -> dict[str, float]:
@@ -91,17 +116,18 @@ def alternate(
     return {name: each[warmup:] for name, each in seconds.items()}
 
 
-def builds(config: Config, k: int, work: Workload, device: torch.device, repeats: int = 5) -> dict[str, Any]:
+def builds(config: Config, k: int, work: Workload, device: torch.device, model: PreTrainedModel) -> dict[str, Any]:
     """Time building a fresh cache, published and synced, against computing the same batches and dropping them."""
-    parts = assemble(config, k, work)
-    assert parts.lower is not None
-    lower = parts.lower.to(device)
+    gc.collect()
+    lower = prepared(sharing(model), config, k, work).lower
+    assert lower is not None
     inputs = work.split.tokens.rows(np.arange(min(BUILD_ENTRIES, len(work.split.tokens))))
     tokens = Tokens.joined(inputs.parts())
     quiet = replace(config, trainer=replace(config.trainer, progress=False))
+    cache = open_cache(quiet, lower)
     seen: list[np.ndarray] = []
     sizes: list[int] = []
-    encode = encoder(lower, tokens, config.trainer.precision, device)
+    encode = encoder(lower.to(device), tokens, config.trainer.precision, device)
 
     def recorded(indices: np.ndarray) -> Tensor:
         seen.append(indices)
@@ -110,13 +136,15 @@ def builds(config: Config, k: int, work: Workload, device: torch.device, repeats
     def build(turn: int) -> None:
         seen.clear()
         with tempfile.TemporaryDirectory(prefix="er-build-") as folder:
-            fresh = replace(quiet, paths=replace(config.paths, cache=folder))
-            sizes.append(fill(open_cache(fresh, lower), tokens, recorded, fresh).bytes)
+            fresh = ActivationCache(Path(folder), cache.space, cache.hidden)
+            sizes.append(fill(fresh, tokens, recorded, quiet).bytes)
 
     def plain(turn: int) -> None:
         for indices in seen:
             encode(indices)
 
     build(0)
-    seconds = alternate({"build": build, "plain": plain}, range(repeats + 1), 1, device)
+    repeats = min(BUILDS, config.bench.batches - config.bench.warmup)
+    steps: dict[str, Callable[[int], object]] = {"build": build, "plain": plain}
+    seconds = alternate(steps, range(repeats + 1), 1, device, "build", config.trainer.progress)
     return {"inputs": len(inputs), "bytes": sizes[0], "seconds": seconds}

@@ -22,7 +22,7 @@ from er.encoders import Lower
 from er.planning import Cost, Shapes, chosen, fitted
 from er.timing import synchronize
 from er.training import cross_model
-from er.training.arms import RECYCLING, Arm, build_arms, whole
+from er.training.arms import RECYCLING, Arm, build_arms, optimizer_of, placed, whole
 from er.training.bench import alternate
 from er.training.data import BucketedBatches, Split, Tokens, batches_of
 from er.training.heads import LOSSES
@@ -105,7 +105,8 @@ def _arms(
         return build_arms(replace(config, bench=replace(config.bench, arms=list(arms))), k, work, batches, device)
     split = work.split
     (name,) = arms
-    return {name: Arm(assemble(config, 0, work), lambda i: split.batch(batches[i]), LOSSES[work.head], device)}
+    parts = placed(assemble(config, 0, work), device)
+    return {name: Arm(parts, lambda i: split.batch(batches[i]), LOSSES[work.head], device, optimizer_of(parts))}
 
 
 def _step(config: Config, arm: Arm, mode: str, device: torch.device) -> Callable[[int], object]:

@@ -16,6 +16,8 @@ from er.training import cross_model, heads
 from er.training.adapters import add_adapter, is_adapter
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from er.encoders import Lower
 
 
@@ -46,11 +48,20 @@ class Learned(Protocol):
 
 def assemble(config: Config, k: int, task: Learned) -> Parts:
     """Load the model, add what the method adds, cut it, and freeze what does not train."""
+    return prepared(load(config, task), config, k, task)
+
+
+def load(config: Config, task: Learned) -> PreTrainedModel:
+    """Load the model with the head that it needs for a task, and no more."""
+    extra = {"num_labels": task.outputs} if config.method.head is Head.stock else {}
+    model = load_model(config.model, heads.auto_class(config.method.head, task.head), **extra)
+    drop_unused_pooler(model, config.method.head)
+    return model
+
+
+def prepared(model: PreTrainedModel, config: Config, k: int, task: Learned) -> Parts:
+    """Turn a loaded model into what the method makes of it."""
     method = config.method
-    kind = heads.auto_class(method.head, task.head)
-    extra = {"num_labels": task.outputs} if method.head is Head.stock else {}
-    model = load_model(config.model, kind, **extra)
-    drop_unused_pooler(model, method.head)
     if method.adapter is not None:
         add_adapter(model, method.adapter, k)
     lower, upper = cut(config, model, k)

@@ -9,6 +9,7 @@ import torch
 
 from er import encoders
 from er.config import Config
+from er.encoders.locate import shaped
 from er.errors import UserError
 from er.tasks import load_task
 from er.training.data import Split, Tokens
@@ -16,6 +17,9 @@ from er.training.run import data_folder, tokenized
 
 CLASSES = 3
 """Labels of the random inputs."""
+
+USUAL = [128]
+"""Tokens of the inputs of a model that is known by its shape alone, and so has no tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +34,17 @@ class Workload:
 
 def workload(config: Config) -> Workload:
     """Return the training split of the task, or random tokens where `bench.tokens` gives their lengths."""
-    if config.bench.tokens is not None:
-        return random(config)
+    tokens = config.bench.tokens or (USUAL if shaped(config.model) else None)
+    if tokens is not None:
+        return random(config, tokens)
     task = load_task(config.task, data_folder(config))
     return Workload(task.name, task.head, task.outputs, tokenized(config, task)["train"])
 
 
-def random(config: Config) -> Workload:
+def random(config: Config, tokens: list[int]) -> Workload:
     """Return inputs of random tokens to be classified, enough for every round; no tokenizer is needed."""
     model = encoders.load_config(config.model)
-    shortest, longest = lengths_asked(config.bench.tokens or [], encoders.family_of(model.model_type).positions(model))
+    shortest, longest = lengths_asked(tokens, encoders.family_of(model.model_type).positions(model))
     draw = np.random.default_rng(config.seed)
     size = config.bench.batches * max(config.optim.batch_size, config.bench.inference_batch_size)
     lengths = draw.integers(shortest, longest, size=size, endpoint=True)
