@@ -16,7 +16,9 @@ from er.checks import check_cut, cut_layer, recycled, settings
 from er.config import CONF, Config
 from er.errors import UserError
 
-BY_WORK = "the ratio of the multiplications in both arms' steps; the optimiser's work, which frozen weights spare, is none."
+BY_WORK = (
+    "the ratio of the multiplications in both arms' steps; the optimiser's work, which frozen weights spare, is none."
+)
 
 DIGITS = {"median ms": ".1f", "arm / ram": ".3f"} | dict.fromkeys(
     ("spread %", "warm %", "cold %", "read", "copy", "forward", "backward", "optimiser"), ".0f"
