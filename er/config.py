@@ -308,7 +308,8 @@ class Bench:
     tokens: list[int] | None = None
     """Inputs of random tokens, so many each (`[128]`) or evenly spread (`[40,400]`), instead of the task's texts.
 
-    A model of which only the shape is at hand has no tokenizer: then it is 128 each."""
+    A model of which only the shape is at hand has no tokenizer: then it is `[64]`.
+    """
 
 
 @dataclass

@@ -96,6 +96,7 @@ def report(record: dict[str, Any]) -> str:
         table([{"": mode, **row} for mode in modes for row in speed.phases(record[mode])]),
         f"Building the cache takes {cost}, {share:.3f} times a plain forward pass of those layers.",
         table(speed.economy(record)),
+        "Most memory at once, with all arms: {rss:.1f} GB".format(rss=record["memory"]["rss"] / 1e9),
         f"by layers: N / (N - k), which is what the layers alone allow. by work: {BY_WORK}",
     ]
     return "\n\n".join(parts)

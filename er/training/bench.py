@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from er import memory
 from er.cache import ActivationCache
 from er.config import Config
 from er.encoders import sharing
@@ -45,6 +46,7 @@ PROFILED = 5
 
 def bench(config: Config, k: int, work: Workload, device: torch.device) -> dict[str, Any]:
     """Time training and inference of every arm on the same batches, and the build against a plain forward."""
+    memory.reset(device)
     torch.manual_seed(config.seed)
     model = load(config, work).to(device)  # one for all arms and modes: the largest fit into memory no more than once
     sizes = {"training": config.optim.batch_size, "inference": config.bench.inference_batch_size}
@@ -53,7 +55,7 @@ def bench(config: Config, k: int, work: Workload, device: torch.device) -> dict[
         with tempfile.TemporaryDirectory(prefix="er-bench-") as folder:
             alone = replace(config, paths=replace(config.paths, cache=folder))
             said[mode] = timed(alone, k, work, mode, size, device, model)
-    return {**said, "build": builds(config, k, work, device, model)}
+    return {**said, "build": builds(config, k, work, device, model), "memory": memory.peaks(device)}
 
 
 def timed(

@@ -18,8 +18,8 @@ from er.training.run import data_folder, tokenized
 CLASSES = 3
 """Labels of the random inputs."""
 
-USUAL = [128]
-"""Tokens of the inputs of a model that is known by its shape alone, and so has no tokenizer."""
+USUAL = [64]
+"""Tokens of the inputs of a model that is known by its shape alone, and so has no tokenizer: as most tasks have."""
 
 
 @dataclass(frozen=True)

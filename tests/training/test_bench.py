@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from er.encoders import sharing, split
 from er.speed import ratio
+from er.testing import tiny
+from er.training.counted import multiplications
 
 SHAPE = ["model=minilm_l3_h384", "model.random=true", "bench.tokens=[8,24]", "cut=1", "trainer.accelerator=cpu"]
 QUICK = ["bench.batches=2", "bench.warmup=0", "optim.batch_size=2", "bench.inference_batch_size=2"]
@@ -37,6 +41,9 @@ def test_every_arm_is_timed_on_every_batch(tmp_path: Path) -> None:
         assert all(set(each) >= {"read", "copy", "forward"} for each in said[mode]["phases"].values())
         assert list(seconds) == ["finetune", "adapters", "frozen", "recycled", "cold", "ram"]
         assert all(len(each) == 2 and min(each) > 0 for each in seconds.values())
+        counts = said[mode]["multiplications"]
+        assert counts["recycled"] == counts["ram"] == counts["cold"] < counts["frozen"] < counts["adapters"]
+    assert said["memory"]["rss"] > 1e8 and "Most memory at once" in done.stdout
     assert all(f"{mode}  {arm}" in done.stdout for mode in ("training ", "inference") for arm in ("finetune", "ram"))
 
 
@@ -58,6 +65,47 @@ def test_what_cannot_be_timed_is_refused(tmp_path: Path, overrides: list[str], s
     assert done.returncode == 1
     assert said in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "bench").exists()
+
+
+@pytest.mark.parametrize(("layers", "k"), [(2, 1), (4, 2), (4, 3)])
+def test_what_the_multiplications_allow_is_what_the_layers_do(layers: int, k: int) -> None:
+    """Without adapters, and but for the head, inference has as many multiplications in every layer."""
+    model, inputs = tiny("bert", layers=layers).eval(), {"input_ids": torch.arange(4)[None] + 7}
+    lower, upper = split(model, k)
+    hidden = lower(**inputs)
+
+    with torch.no_grad():
+        whole, above = multiplications(lambda: model(**inputs)), multiplications(lambda: upper(hidden, **inputs))
+
+    pooler = model.config.hidden_size**2
+    assert (whole - pooler) * (layers - k) == (above - pooler) * layers
+
+
+def test_arms_over_one_models_weights_hold_them_once_and_train_apart() -> None:
+    model = tiny("bert")
+    first, second = sharing(model), sharing(model)
+    for weight in first.parameters():
+        weight.requires_grad_(False)
+
+    pairs = list(zip(model.parameters(), first.parameters(), second.parameters(), strict=True))
+    assert all(one.data_ptr() == two.data_ptr() == three.data_ptr() for one, two, three in pairs)
+    assert all(one.requires_grad and three.requires_grad and not two.requires_grad for one, two, three in pairs)
+
+
+@pytest.mark.slow
+def test_five_benches_on_a_busy_machine_agree(tmp_path: Path) -> None:
+    """Each a process of its own; the medians of their ratios lie within 7 %."""
+    shape = ["experiment=speed", "hydra.mode=RUN", "model=minilm_l6", "bench.arms=[finetune,frozen,recycled]"]
+    found: dict[tuple[str, str], list[float]] = {}
+    for turn in range(5):
+        done = bench(tmp_path / str(turn), *shape, "bench.batches=24", "bench.warmup=3")
+        assert done.returncode == 0, done.stderr
+        for mode in ("training", "inference"):
+            for base in ("finetune", "frozen"):
+                value = ratio(record(tmp_path / str(turn))[mode]["seconds"], base, "recycled")
+                found.setdefault((mode, base), []).append(value)
+
+    assert {key: max(each) / min(each) < 1.07 for key, each in found.items()} == dict.fromkeys(found, True), found
 
 
 @pytest.mark.slow
