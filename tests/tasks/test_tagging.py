@@ -23,6 +23,7 @@ from er.tasks import IGNORED, SPLITS, load_task
 from er.tasks.conll import sentences
 from er.tasks.sentences import Example
 from er.tasks.tagging import Tagging
+from tests.tasks.tokenizer_kinds import KINDS
 
 Sentence = list[tuple[str, str]]
 
@@ -329,3 +330,22 @@ def test_the_folder_may_hold_any_format(folder: Callable[..., Path]) -> None:
     rows = [{"tokens": ["a"], "tags": ["B-x"]}, {"tokens": ["b"], "tags": ["O"]}]
 
     assert load_task(own(path=str(folder(train=rows, dev=rows, test=rows))), None).sizes["test"] == 2
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_every_kind_of_tokenizer_learns_and_scores_every_word(kind: str, tmp_path: Path) -> None:
+    words = [
+        ("alpha-1", "B-gene"),
+        ("binds", "O"),
+        ("the", "O"),
+        ("cell", "B-cell"),
+        ("(not)", "O"),
+        ("naïve", "B-cell"),
+    ]
+    task = made([words * 9, words], max_length=24, stride=6)
+
+    features = task.tokenize(KINDS[kind](tmp_path))["test"]
+
+    assert len(features) > 2
+    assert sum(label != IGNORED for row in features["labels"] for label in row) == 10 * len(words)
+    assert task.score("test", of_labels(task, features["labels"]))["entity_f1"] == 1
