@@ -179,7 +179,16 @@ def test_there_must_be_something_to_send_or_fetch(er: Er, tmp_path: Path) -> Non
         er("action=pull", f"url=file://{tmp_path}/share")
 
 
-GIVEN = {"repair": "true", "dry_run": "true", "older_than": "1d", "max_bytes": "1", "space": "a", "url": "file:///x"}
+GIVEN = {
+    "repair": "true",
+    "dry_run": "true",
+    "older_than": "1d",
+    "max_bytes": "1",
+    "space": "a",
+    "url": "file:///x",
+    "run": "a",
+    "input": "a",
+}
 
 
 @pytest.mark.parametrize(

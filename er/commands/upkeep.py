@@ -27,6 +27,8 @@ OPTIONS = {
     "older_than": {Action.prune},
     "max_bytes": {Action.prune},
     "dry_run": {Action.prune},
+    "run": {Action.prune},
+    "input": {Action.prune},
     "url": {Action.push, Action.pull},
 }
 """What may be set for which actions; elsewhere it would mean nothing."""
@@ -64,8 +66,8 @@ def verify(config: Config) -> None:
 
 def prune(config: Config) -> None:
     """Say which spaces go, and delete them; or, given a corpus, which entries."""
-    if config.input:
-        prune_entries(config, config.input)
+    if config.input or config.run:
+        prune_entries(config)
         return
     if not (config.space or config.older_than or config.max_bytes):
         raise UserError(
@@ -94,7 +96,7 @@ def prune(config: Config) -> None:
         raise UserError(f"space={config.space} is in use: try again when the runs that read it have ended.")
 
 
-def prune_entries(config: Config, source: str) -> None:
+def prune_entries(config: Config) -> None:
     """Drop from the spaces of these runs all entries but those of the texts that the corpus still has."""
     from er.commands.predict import STANDARD, files_of, rows_of
     from er.tasks import readers
@@ -102,10 +104,11 @@ def prune_entries(config: Config, source: str) -> None:
     from er.training.trained import load_run
     from er.training.wanted import wanted
 
-    if not config.run or source == STANDARD:
+    source = config.input
+    if not config.run or source is None or source == STANDARD or config.space or config.older_than or config.max_bytes:
         raise UserError(
-            "action=prune input=CORPUS keeps what runs need to answer these texts: name a file or a folder, and "
-            "run=DIR, or run=[A,B] for several."
+            "action=prune run=DIR input=CORPUS keeps what a run needs to answer these texts: name a file or a folder, "
+            "and run=DIR, or run=[A,B] for several, and nothing else that says what goes."
         )
     trained = [load_run(run) for run in ([config.run] if isinstance(config.run, str) else config.run)]
     known = readers(trained[0].config.task)
