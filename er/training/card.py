@@ -85,8 +85,8 @@ for module in model.modules():  # adapters 1.3 gives these layers a random bias 
         module.register_parameter("bias", None)"""
 
 LINEAR = """\
-The run trained a head of linear layers without activations between them. Here it is one layer, or a stock head whose
-weights make it one: equal to rounding in float32 and bfloat16, not in float16.
+The run trained a head of linear layers without activations between them. Here it is a stock head whose weights make it
+that, or one layer: equal to rounding at most in float32 and bfloat16, not in float16.
 """
 
 FIRST_TOKEN = """\

@@ -59,7 +59,7 @@ def checkpoint(trained: Trained) -> Any:
         adapters.add_adapter(model, config.method.adapter, trained.k)
     put(model if stock else model.base_model, own(trained), trained)
     if not stock:
-        plain.express(model, trained.head, *plain.linear_map(trained.weights))
+        plain.express(model, trained.head, plain.head_of(trained.weights))
     model.config.id2label = dict(enumerate(trained.labels))
     model.config.label2id = {label: i for i, label in enumerate(trained.labels)}
     return model.eval()

@@ -1,4 +1,4 @@
-"""Our own head as the stock one of a family: what plain `transformers` loads, and what it computes to rounding."""
+"""Our own head as the stock one of a family: what plain `transformers` loads computes the same, to rounding at most."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers import AutoModelForTokenClassification
 
 from er.config import Head
@@ -45,14 +46,34 @@ ONE_LAYER = {"token": "classifier", "span": "qa_outputs"}
 """Where the one layer of the other heads lies, but for ModernBERT's, which are all alike."""
 
 
-def linear_map(weights: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return our head's layers as one: without activations between them, that is what they are."""
+Layer = tuple[Tensor, Tensor]
+"""The weight and the bias of a linear layer."""
+
+
+def head_of(weights: dict[str, Tensor]) -> list[Layer]:
+    """Return the layers of the head that a run trained, if it is ours, from below."""
     names = sorted({name.rpartition(".")[0] for name in weights if name.startswith("head.")})
-    weight, bias = weights[f"{names[0]}.weight"], weights[f"{names[0]}.bias"]
-    for name in names[1:]:
-        above = weights[f"{name}.weight"].double()
-        weight, bias = above @ weight.double(), above @ bias.double() + weights[f"{name}.bias"].double()
+    return [(weights[f"{name}.weight"], weights[f"{name}.bias"]) for name in names]
+
+
+def linear_map(head: list[Layer]) -> Layer:
+    """Return our head's layers as one: without activations between them, that is what they are."""
+    weight, bias = head[0]
+    for above, shift in head[1:]:
+        weight, bias = above.double() @ weight.double(), above.double() @ bias.double() + shift.double()
     return weight.float(), bias.float()
+
+
+def in_two(head: list[Layer], width: int) -> list[Layer]:
+    """Return our head as two layers with `width` numbers between them.
+
+    Its own two, with zeros where they are narrower, compute the same to the bit; others do to rounding.
+    """
+    if len(head) == 2 and len(head[0][0]) <= width:
+        (below, shift), (above, bias) = head
+        more = width - len(below)
+        return [(pad(below, (0, 0, 0, more)), pad(shift, (0, more))), (pad(above, (0, more)), bias)]
+    return [(torch.eye(width), torch.zeros(width)), linear_map(head)]
 
 
 def stock_class(model_type: str, reads: str) -> Any:
@@ -64,39 +85,43 @@ def stock_class(model_type: str, reads: str) -> Any:
 
 
 @torch.no_grad()
-def express(model: Any, reads: str, weight: Tensor, bias: Tensor) -> None:
-    """Make a stock head compute the linear map, of the first token or of every one, as our own head does."""
+def express(model: Any, reads: str, head: list[Layer]) -> None:
+    """Make a stock head compute what our own does, of the first token or of every one."""
     kind = model.config.model_type
     if kind == "t5":
-        _set(model.classifier, weight, bias)
+        _set(model.classifier, *linear_map(head))
     elif reads in ONE_LAYER and kind != "modernbert":
-        _set(model.get_submodule(ONE_LAYER[reads]), weight, bias)
+        _set(model.get_submodule(ONE_LAYER[reads]), *linear_map(head))
     else:
         stock = SEQUENCE[kind]
-        THROUGH[stock.activation](model, model.get_submodule(stock.dense), model.get_submodule(stock.out), weight, bias)
+        THROUGH[stock.activation](model, model.get_submodule(stock.dense), model.get_submodule(stock.out), head)
 
 
-def _through_tanh(model: Any, dense: nn.Linear, out: nn.Linear, weight: Tensor, bias: Tensor) -> None:
+def _through_tanh(model: Any, dense: nn.Linear, out: nn.Linear, head: list[Layer]) -> None:
     """Of tiny numbers, tanh is what it is given."""
-    _set(dense, TINY * torch.eye(len(dense.weight)), torch.zeros(len(dense.weight)))
-    _set(out, weight / TINY, bias)
+    (below, shift), (above, bias) = in_two(head, len(dense.weight))
+    _set(dense, TINY * below, TINY * shift)
+    _set(out, above / TINY, bias)
 
 
-def _through_gate(model: Any, dense: nn.Linear, out: nn.Linear, weight: Tensor, bias: Tensor) -> None:
+def _through_gate(model: Any, dense: nn.Linear, out: nn.Linear, head: list[Layer]) -> None:
     """Of ReLU and GELU, f(x) - f(-x) = x."""
+    weight, bias = linear_map(head)
     both, back = _both_signs(dense, weight)
     _set(dense, both, torch.zeros(len(both)))
     _set(out, back, bias)
 
 
-def _through_nothing(model: Any, dense: nn.Linear, out: nn.Linear, weight: Tensor, bias: Tensor) -> None:
+def _through_nothing(model: Any, dense: nn.Linear, out: nn.Linear, head: list[Layer]) -> None:
     model.config.pooler_hidden_act = "linear"
-    _set(dense, torch.eye(len(dense.weight)), torch.zeros(len(dense.weight)))
-    _set(out, weight, bias)
+    below, above = in_two(head, len(dense.weight))
+    _set(dense, *below)
+    _set(out, *above)
 
 
-def _through_norm(model: Any, dense: nn.Linear, out: nn.Linear, weight: Tensor, bias: Tensor) -> None:
+def _through_norm(model: Any, dense: nn.Linear, out: nn.Linear, head: list[Layer]) -> None:
     """Of tiny numbers whose mean is zero, a norm is a division by the root of its `eps`."""
+    weight, bias = linear_map(head)
     model.config.classifier_activation, model.config.classifier_pooling = "linear", "cls"
     norm = model.head.norm
     both, back = _both_signs(dense, weight)
@@ -130,10 +155,11 @@ def _both_signs(dense: nn.Linear, weight: Tensor) -> tuple[Tensor, Tensor]:
     return both, back
 
 
-def layers(own: dict[str, Tensor], trained: Trained, config: Any) -> tuple[list[tuple[Tensor, Tensor]], str | None]:
+def layers(own: dict[str, Tensor], trained: Trained, config: Any) -> tuple[list[Layer], str | None]:
     """Return the linear layers of the head that a run trained, from below, and what is between them."""
     if trained.config.method.head is Head.linear:
-        return [linear_map(trained.weights)], None
+        head = head_of(trained.weights)
+        return in_two(head, config.hidden_size) if len(head) == 2 else head, None
     if trained.head in ONE_LAYER:
         names, activation = [ONE_LAYER[trained.head]], None
     else:

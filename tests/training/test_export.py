@@ -137,6 +137,34 @@ def test_an_adapter_that_plain_adapters_loads_gives_the_same_logits(
     assert model.get_labels_dict() == dict(enumerate(load_run(run).labels))
 
 
+WIDE = ["bert", "roberta", "mpnet", "deberta-v2"]
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(each, marks=() if each == "bert" else pytest.mark.slow) for each in WIDE]
+)
+@pytest.mark.parametrize("adapter", [pytest.param([], id="whole"), pytest.param(ADAPTER, id="adapter")])
+def test_our_own_head_is_the_same_to_the_bit_where_it_fits_into_the_stock_one(
+    train: Train, tmp_path: Path, family: str, adapter: list[str]
+) -> None:
+    from adapters import AutoAdapterModel
+
+    path = tiny_checkpoint(tmp_path / family, family, layers=3, hidden_size=256)
+    method = adapter or ["method=reduced"]
+    run = folder_of(train(*method, f"model.path={path}", "cut=2", *QUICK), tmp_path)
+    to = tmp_path / "exported"
+    export(run, to)
+
+    if not adapter:
+        model = AutoModelForSequenceClassification.from_pretrained(to, attn_implementation="eager")
+    elif family == "mpnet":
+        model = by_the_card(to)
+    else:
+        model = AutoAdapterModel.from_pretrained(path, attn_implementation="eager")
+        model.load_adapter(str(to), set_active=True)
+    compare(run, model, exact=True)
+
+
 @pytest.mark.parametrize("kind", adapters.KINDS)
 def test_adapters_of_every_kind_are_loaded_whole(trained: Callable[..., Path], tmp_path: Path, kind: str) -> None:
     from adapters import AutoAdapterModel
