@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ READABLE = 12
 def matrices(table: pd.DataFrame, most: int) -> Iterator[Chart]:
     """Draw, for at most so many ways to train, which label was taken for which."""
     drawn = (each for _, place in table.groupby(["task", "model"], sort=False) for each in _of_place(place, table))
-    yield from (each for each, _ in zip(drawn, range(most), strict=False))
+    yield from islice(drawn, most)
 
 
 def _of_place(place: pd.DataFrame, table: pd.DataFrame) -> Iterator[Chart]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from textwrap import shorten
 from typing import Any
 
@@ -50,7 +51,7 @@ def charts(table: pd.DataFrame, most: int) -> Iterator[Chart]:
     places = [(key, ways(group)) for key, group in table.groupby(PLACE, sort=False)]
     for kind, draw in KINDS.items():
         drawn = (each for key, frame in places if (each := chart(kind, draw, key, frame, table)) is not None)
-        yield from (each for each, _ in zip(drawn, range(most), strict=False))
+        yield from islice(drawn, most)
 
 
 def chart(kind: str, draw: Draw, key: Hashable, frame: pd.DataFrame, table: pd.DataFrame) -> Chart | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -107,7 +108,8 @@ def pivot(
     table = table.assign(_row=_joined(table, rows), _column=_joined(table, columns))
     across = list(dict.fromkeys(table._column))
     groups: dict[Any, pd.DataFrame] = dict(list(table.groupby(["_row", "_column"], sort=False)))
-    cells = {key: _cell(group, value, table, differences) for key, group in groups.items()}
+    sizes = Counter(table[tables.SETTING].itertuples(index=False, name=None))
+    cells = {key: _cell(group, value, sizes, differences) for key, group in groups.items()}
     lines = [(row, _best([cells.get((row, column)) for column in across], value)) for row in dict.fromkeys(table._row)]
     return Pivot(TITLES.get(value, value), said, rows, _titles(across, columns), lines, _mixed(groups, done))
 
@@ -128,8 +130,8 @@ def _apart(table: pd.DataFrame, value: str) -> list[str]:
     return [name for name in (*tables.HARDWARE, "versions") if table[name].nunique() > 1]
 
 
-def _cell(group: pd.DataFrame, value: str, table: pd.DataFrame, differences: dict[Hashable, Difference]) -> Cell:
-    sign = _sign(group, table, differences) if value == "score" else ""
+def _cell(group: pd.DataFrame, value: str, sizes: Counter[Any], differences: dict[Hashable, Difference]) -> Cell:
+    sign = _sign(group, sizes, differences) if value == "score" else ""
     return Cell(float(group[value].mean()), float(group[value].std()), len(group), False, sign)
 
 
@@ -187,12 +189,11 @@ def _words(column: tuple[str, ...], across: list[tuple[str, ...]], fields: list[
     return [f"{fields[place].rpartition('.')[2]} {column[place]}" if bare[place] else column[place] for place in kept]
 
 
-def _sign(group: pd.DataFrame, table: pd.DataFrame, differences: dict[Hashable, Difference]) -> str:
+def _sign(group: pd.DataFrame, sizes: Counter[Any], differences: dict[Hashable, Difference]) -> str:
     """Mark a cell that holds all seeds of one setting, and nothing else, if they differ significantly."""
     settings = list(dict.fromkeys(group[tables.SETTING].itertuples(index=False, name=None)))
     found = differences.get(settings[0])
-    whole = (table[tables.SETTING] == list(settings[0])).all(axis=1).sum() if found else 0
-    if found is None or found.p >= SIGNIFICANT or len(settings) > 1 or whole != len(group):
+    if found is None or found.p >= SIGNIFICANT or len(settings) > 1 or sizes[settings[0]] != len(group):
         return ""
     return "+" if found.mean > 0 else "-"
 

@@ -106,9 +106,8 @@ def test_five_hundred_runs_open_and_sort_at_once(
     start = time.perf_counter()
     page, _ = opened(browser, (tmp_path / "out" / "report.html").as_uri())
     loaded = time.perf_counter() - start
-    start = time.perf_counter()
-    page.evaluate("document.querySelector('#runs button').click(), document.body.offsetHeight")
-    took = time.perf_counter() - start
+    clicked = "(start => (document.querySelector('#runs button').click(), document.body.offsetHeight,"
+    took = min(page.evaluate(f"{clicked} performance.now() - start))(performance.now())") for _ in range(9)) / 1000
     with capsys.disabled():
         sys.stdout.write(f"\n500 runs: opened in {loaded:.2f} s, sorted in {took:.3f} s\n")
 
