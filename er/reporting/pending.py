@@ -7,12 +7,15 @@ import json
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from er import asked
+from er.asked import Asked
 from er.identity import run_id
 from er.reporting import overrides
 from er.reporting.gather import Gathered, Unfinished
-from er.results import Result
+from er.results import NAME, Result
 from er.tables import arm
 
 NEVER = "never started"
@@ -36,11 +39,21 @@ class Pending:
 
 
 def pending(found: Gathered) -> list[Pending]:
-    """Return all that is still to be run: first what was begun, then what is missing from the grid."""
-    missing = {cell.name: cell for study in _studies(found.done) for cell in _missing(study)}
+    """Return all that is still to be run: what was begun, what sweeps have asked for, what is missing from the grid.
+
+    The grid is a guess, so it is that of runs which no sweep has asked for.
+    """
+    wanted = {Path(each.directory).name: each for each in asked.read(found.folder)}
+    by_hand = [result for result in found.done if _name(result) not in wanted]
+    missing = {cell.name: cell for study in _studies(by_hand) for cell in _missing(study) if cell.name not in wanted}
     begun = {each.directory.name: each for each in found.unfinished}
-    started = [_begun(each, missing.get(name)) for name, each in begun.items()]
-    return started + [cell.pending(NEVER) for name, cell in missing.items() if name not in begun]
+    started = [_begun(each, missing.get(name), wanted.get(name)) for name, each in begun.items()]
+    never = [
+        _asked(each, NEVER)
+        for name, each in wanted.items()
+        if name not in begun and not (found.folder / each.directory / NAME).exists()
+    ]
+    return started + never + [cell.pending(NEVER) for name, cell in missing.items() if name not in begun]
 
 
 @dataclass(frozen=True)
@@ -57,8 +70,18 @@ class _Cell:
         return Pending(task, model, method, cut, seed, state, command or overrides.command(self.config))
 
 
-def _begun(each: Unfinished, cell: _Cell | None) -> Pending:
+def _name(result: Result) -> str:
+    return f"{result.config['method']['name']}-{result.run_id}"
+
+
+def _asked(each: Asked, state: str) -> Pending:
+    return Pending(each.task, each.model, each.method, each.cut, each.seed, state, each.command)
+
+
+def _begun(each: Unfinished, cell: _Cell | None, wanted: Asked | None) -> Pending:
     """Describe a run that did not end, as exactly as is known."""
+    if wanted is not None:
+        return _asked(wanted, each.error)
     if cell is not None:
         return cell.pending(each.error, each.command)
     *_, task, model, folder = ("", "", *each.directory.parts)

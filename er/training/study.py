@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import CompactHydraException
 from tqdm import tqdm
 
 from er import checks, encoders, identity, results
@@ -104,8 +105,9 @@ def survey(points: list[list[str]], shelf: Shelf, progress: bool) -> Study:
             checks.check_verb("train", each)
             point = placed(checks.settings(composed("train", each)), shelf)
             runs.setdefault(point.directory, replace(point, overrides=tuple(each), name=name))
-        except UserError as error:
-            impossible.setdefault(str(error), []).append(name)
+        except CompactHydraException as error:  # ours are of this kind, too
+            reason = "\n".join(str(each) for each in (error, error.__cause__) if each is not None)
+            impossible.setdefault(reason, []).append(name)
     return Study(list(runs.values()), len(points), impossible)
 
 

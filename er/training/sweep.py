@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from er import results
+from er import asked, results
+from er.asked import Asked
+from er.planning import Setting
+from er.training.foresee import foresee, profile_of
 from er.training.order import ordered
 from er.training.study import Point, Shelf, Study, survey
 
@@ -37,11 +43,22 @@ def sweep(points: list[list[str]], launch: Launch, batch: int, skip_invalid: boo
     It is 2 where points are impossible, and then nothing is begun unless the sweep is to leave them out; it is 1 where
     a run has failed, which stops no other.
     """
-    study, todo = planned(points, progress)
+    shelf = Shelf()
+    with quiet():
+        study = survey(points, shelf, progress)
     write(told(study))
     if study.impossible and not skip_invalid:
         write("Nothing was started. Correct these points, or leave them out with skip_invalid=true.")
         return 2
+    if not study.runs:
+        write("There is nothing else.")
+        return 2
+    asked.leave(Path(study.runs[0].config.paths.runs).expanduser(), [_asked(run) for run in study.runs])
+    with quiet():
+        todo = ordered([run for run in study.runs if not run.done], shelf)
+        if todo:
+            write(takes(foresee(todo, shelf, profile_of(study), timing=False)))
+    del shelf  # texts and tokens that the runs have no part in
     failures: list[Failure] = []
     try:
         for start in range(0, len(todo), batch):
@@ -53,14 +70,14 @@ def sweep(points: list[list[str]], launch: Launch, batch: int, skip_invalid: boo
     return 1 if failures else 0
 
 
-def planned(points: list[list[str]], progress: bool) -> tuple[Study, list[Point]]:
-    """Look at every point, and put the runs that are to be done in order."""
-    shelf, ours = Shelf(), logging.getLogger("er")
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep from the log what each run says again of its task and model."""
+    ours = logging.getLogger("er")
     level = ours.level
-    ours.setLevel(logging.WARNING)  # what is said of tasks and models is said again by each run
+    ours.setLevel(logging.WARNING)
     try:
-        study = survey(points, shelf, progress)
-        return study, ordered([run for run in study.runs if not run.done], shelf)
+        yield
     finally:
         ours.setLevel(level)
 
@@ -94,6 +111,13 @@ def failed(runs: list[Point], returned: Sequence[JobReturn]) -> Iterator[Failure
             yield Failure(run, f"{job._return_value}")  # the property of this name raises, and prints as it does
 
 
+def _asked(run: Point) -> Asked:
+    config, command = run.config, shlex.join(["er", "train", *run.overrides])
+    names = (config.task.name, config.model.name, config.method.name)
+    below = run.directory.relative_to(Path(config.paths.runs).expanduser())
+    return Asked(str(below), *names, str(config.method.cut), str(config.seed), command)
+
+
 def _stamp(run: Point) -> int | None:
     path = run.directory / results.NAME
     return path.stat().st_mtime_ns if path.exists() else None
@@ -108,6 +132,18 @@ def told(study: Study) -> str:
     for reason, points in study.impossible.items():
         lines += [reason, *(f"  {point}" for point in points)]
     return "\n".join(lines)
+
+
+def takes(settings: list[Setting]) -> str:
+    """Say what is to be stored, and how long it all takes as far as that was timed on this machine before."""
+    stored = f"To be stored: {sum(each.own.bytes for each in settings) / 1e6:,.0f} MB"
+    hours, runs = [each.hours for each in settings], [len(each.epochs) for each in settings]
+    known = sum(each for each in hours if each is not None)
+    of = sum(count for count, each in zip(runs, hours, strict=True) if each is not None)
+    if not of:
+        return f"{stored}; hours are not known yet: er plan with the same options times them."
+    all_of = "" if of == sum(runs) else f" for {of} of {sum(runs)} runs, the others were never timed (er plan)"
+    return f"{stored}; one after another on this machine at most {known:,.1f} hours{all_of}."
 
 
 def concluded(study: Study, begun: int, failures: list[Failure]) -> str:

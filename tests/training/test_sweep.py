@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import threading
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -16,6 +17,8 @@ from pytorch_lightning import seed_everything
 from er import sweeps
 from er.checks import settings
 from er.config import Config
+from er.reporting.gather import gather
+from er.reporting.pending import pending
 from er.results import Result
 from er.training.attempt import attempt
 from er.training.order import ordered, space
@@ -35,6 +38,7 @@ class Sweeping:
         """The runs of each launch, by what they do not share with others."""
         self.dies_after: int | None = None
         """The runs that the next launch does before it dies."""
+        self.dies_by: type[BaseException] = ChildProcessError
 
     def points(self, *overrides: str) -> list[list[str]]:
         return sweeps.points("train", [*self.common, *overrides])
@@ -49,7 +53,7 @@ class Sweeping:
         alive, self.dies_after = self.dies_after, None
         returned = [_job(list(job)) for job in jobs[:alive]]
         if alive is not None:
-            raise ChildProcessError("a worker was killed")
+            raise self.dies_by("a worker was killed")
         return returned
 
 
@@ -93,6 +97,30 @@ def test_nothing_starts_while_a_point_is_impossible(
     assert sweeping(*asked, skip_invalid=True) == 0
     assert sweeping.batches == [["method=reduced cut=2 seed=0", "method=reduced cut=2 seed=1"]]
     assert "2 done, 0 skipped (done before), 2 points left out" in capsys.readouterr().out
+
+
+def test_what_does_not_compose_is_impossible_too(sweeping: Sweeping, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweeping("method=probe", "seed=0,x") == 2
+    assert "'x' of type 'str' could not be converted to Integer" in capsys.readouterr().out
+    assert sweeping("method=probe", "seed=0,1", "report.figures=2") == 2
+    assert "does not read this" in capsys.readouterr().out and sweeping.batches == []
+
+
+def test_a_killed_sweep_leaves_what_it_has_not_begun(sweeping: Sweeping, tmp_path: Path) -> None:
+    sweeping.dies_after, sweeping.dies_by = 1, KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        sweeping("method=probe", "seed=0,1,2")
+
+    left = pending(gather(tmp_path / "runs"))
+    assert [(each.seed, each.state) for each in left] == [("1", "never started"), ("2", "never started")]
+    for each in left:
+        overrides = shlex.split(each.command)[2:]
+        with sweeps.composing():
+            run(settings(sweeps.composed("train", overrides)))
+    assert pending(gather(tmp_path / "runs")) == []
+
+    assert sweeping("method=probe", "seed=0,1,2") == 0
+    assert sweeping.batches == []
 
 
 def test_only_what_is_missing_is_launched_each_run_once(sweeping: Sweeping, capsys: pytest.CaptureFixture[str]) -> None:
