@@ -9,9 +9,17 @@ import threading
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra import compose
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
+from hydra.types import HydraContext
+from omegaconf import open_dict
 from pytorch_lightning import seed_everything
 
 from er import sweeps
@@ -215,3 +223,27 @@ def test_a_run_that_another_does_is_waited_for_and_then_found(small: Small) -> N
 
     assert len(done) == 1
     assert not (directory / "run.lock").exists() and not (directory / "log.txt").exists()
+
+
+def test_a_launcher_whose_plugin_is_missing_is_named() -> None:
+    with pytest.raises(HydraException, match="pip install hydra-ray-launcher"):
+        sweeper({"_target_": "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher"})
+
+
+def test_joblib_is_bounded() -> None:
+    launcher = {"_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"}
+
+    assert 1 <= sweeper(launcher | {"n_jobs": -1}).launcher.joblib["n_jobs"] <= 4
+    assert sweeper(launcher | {"n_jobs": 7}).launcher.joblib["n_jobs"] == 7
+
+
+def sweeper(launcher: dict[str, Any]) -> Any:
+    """Return what Hydra sets up for `er train -m` with a launcher."""
+    with sweeps.composing():
+        said = compose("train", return_hydra_config=True)
+        with open_dict(said):
+            said.hydra.launcher = launcher
+        context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks())
+        return Plugins.instance().instantiate_sweeper(
+            hydra_context=context, task_function=lambda cfg: None, config=said
+        )
