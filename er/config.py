@@ -299,8 +299,8 @@ class Bench:
 
     arms: list[str] = field(default_factory=lambda: ["finetune", "frozen", "recycled", "ram"])
     """Also `adapters`, the method's adapters in all layers without recycling, and `cold`, recycled from a cold disk."""
-    batches: int = 24
-    """Rounds: in each, every arm does the same batch."""
+    batches: int = 48
+    """Rounds: in each, every arm does the same batch. The median of so many ratios is steady on a busy machine."""
     warmup: int = 3
     """Rounds at the start that are not counted."""
     inference_batch_size: int = 64

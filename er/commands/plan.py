@@ -51,7 +51,7 @@ def plan(words: list[str], runs: Path, progress: bool) -> None:
     from er.training.study import Shelf, survey
 
     shelf, points = Shelf(), sweeps.points("train", words)
-    study = survey(points, shelf, progress)
+    study = survey(points, shelf, progress, "plan")
     if not study.runs:
         raise UserError("\n".join(["None of this can be run.", *impossible(study)]))
     profile = profile_of(study)

@@ -95,14 +95,14 @@ class Study:
     """Points that cannot be run, by the reason."""
 
 
-def survey(points: list[list[str]], shelf: Shelf, progress: bool) -> Study:
-    """Compose and check every point as `er train` would, and look whether it is done."""
+def survey(points: list[list[str]], shelf: Shelf, progress: bool, verb: str = "train") -> Study:
+    """Compose and check every point as `er train` would, and look whether it is done; the verb may have its options."""
     runs: dict[Path, Point] = {}
     impossible: dict[str, list[str]] = {}
     names = distinct(points)
     for each, name in zip(tqdm(points, desc="points", leave=False, disable=not progress), names, strict=True):
         try:
-            checks.check_verb("train", each)
+            checks.check_verb(verb, each)
             point = placed(checks.settings(composed("train", each)), shelf)
             runs.setdefault(point.directory, replace(point, overrides=tuple(each), name=name))
         except CompactHydraException as error:  # ours are of this kind, too

@@ -98,7 +98,7 @@ def test_five_benches_on_a_busy_machine_agree(tmp_path: Path) -> None:
     shape = ["experiment=speed", "hydra.mode=RUN", "model=minilm_l6", "bench.arms=[finetune,frozen,recycled]"]
     found: dict[tuple[str, str], list[float]] = {}
     for turn in range(5):
-        done = bench(tmp_path / str(turn), *shape, "bench.batches=24", "bench.warmup=3")
+        done = bench(tmp_path / str(turn), *shape, "bench.batches=48", "bench.warmup=3")
         assert done.returncode == 0, done.stderr
         for mode in ("training", "inference"):
             for base in ("finetune", "frozen"):

@@ -97,6 +97,13 @@ def test_what_cannot_be_planned_is_refused(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_profile_can_be_named_on_the_command_line(tmp_path: Path, checkpoint: Path, words: Path) -> None:
+    options = [*about(tmp_path, checkpoint, words), "method=probe", "plan.profile=nobodys"]
+
+    with pytest.raises(UserError, match=r"plan.profile=nobodys: there is no file"):
+        plan(options, tmp_path / "runs", progress=False)
+
+
 def test_what_is_said_to_be_missing_is_what_is_then_built(small: Small) -> None:
     config = small("method=reduced", "cut=2")
     (before,) = planned(config)
