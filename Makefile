@@ -6,11 +6,11 @@ CONSTRAINTS ?= -c constraints-cpu.txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: help install run test slow lint types check wheel clean
+.PHONY: help install run test slow test-cluster lint types check wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(READY)  ## make the environment in .venv and install er into it
 
@@ -28,6 +28,10 @@ test: install  ## run the tests, in up to four processes
 
 slow: install  ## run the long tests and the benchmarks
 	$(BIN)/python -m pytest -m slow
+
+test-cluster: install  ## install Slurm (Debian, Ubuntu; as root), start two nodes of it, and run the tests on them
+	tests/cluster/install
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 lint: install  ## check style and formatting
 	$(BIN)/ruff check .

@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 GONE = "GONE"
 """The state of a job that Slurm has forgotten, some minutes after its end."""
 
+GRACE = 15
+"""Seconds that a result may take to appear on this machine, after its job has ended on another."""
+
 ENDED = {GONE, "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL"}
 ENDED |= {"OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"}
 """The states after which nothing comes. While it is being requeued, a job is COMPLETING, then PENDING."""
@@ -30,6 +33,14 @@ ENDED |= {"OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"}
 
 class Queue(InfoWatcher):
     """Asks `squeue`, which every cluster has, where submitit would ask `sacct`, which needs accounting."""
+
+    def __init__(self, delay_s: int) -> None:
+        super().__init__(delay_s)
+        self._ended: dict[str, float] = {}
+
+    def patience(self, job_id: str) -> float:
+        """Return how many seconds to wait yet for the result of a job; of many lost ones, each has waited meanwhile."""
+        return max(0.0, GRACE - (time.time() - self._ended.get(job_id, time.time())))
 
     def get_state(self, job_id: str, mode: str = "standard") -> str:
         """Return the state of one of the watched jobs."""
@@ -51,8 +62,10 @@ class Queue(InfoWatcher):
             return
         states = dict(line.split("|") for line in said.splitlines() if "|" in line)
         for job in self._registered:
-            if self._info_dict.get(job, {}).get("State") not in ENDED:
+            if job not in self._ended:
                 self._info_dict[job] = {"State": states.get(job, GONE)}
+                if self._info_dict[job]["State"] in ENDED:
+                    self._ended[job] = time.time()
 
 
 @contextmanager
@@ -104,6 +117,9 @@ def collected(jobs: Sequence[Job[Any]], overrides: Sequence[Sequence[str]]) -> l
 
 
 def _returned(job: Job[Any], overrides: Sequence[str]) -> JobReturn:
+    job.wait()
+    if isinstance(job.watcher, Queue):
+        job._results_timeout_s = job.watcher.patience(job.job_id)  # type: ignore[assignment]
     try:
         given: JobReturn = job.results()[0]
         return given
@@ -116,6 +132,8 @@ def _returned(job: Job[Any], overrides: Sequence[str]) -> JobReturn:
 def _why(job: Job[Any], error: Exception) -> str:
     """Say in one line why a job has given nothing."""
     where = f"job {job.job_id} said more in {job.paths.stdout}"
+    if not job.paths.stdout.exists():
+        return f"Job {job.job_id} was cancelled before it began."
     if isinstance(error, UncompletedJobError):
         return f"It ended without a result ({job.state}): cancelled, killed, or out of memory or time; {where}"
     lines = [line for line in str(error).splitlines() if line.strip() and "Error" in line]

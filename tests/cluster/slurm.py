@@ -97,8 +97,8 @@ class Slurm:
 
     def kill_node(self, node: str) -> None:
         """End a node and all that runs on it as a power cut would."""
-        self.daemons.pop(node).kill()
-        self._kill(lambda env: env.get("SLURMD_NODENAME") == node or env.get("ER_DAEMON") == node)
+        self._kill(lambda env: node in (env.get("SLURMD_NODENAME"), env.get("ER_DAEMON")))
+        self.daemons.pop(node).wait(timeout=30)
 
     def stop(self) -> None:
         """End everything that belongs to this cluster."""
@@ -125,9 +125,9 @@ class Slurm:
             return "no answer"
 
     def _run(self, name: str, *command: str) -> None:
-        log = (self.folder / f"{name}.log").open("ab")
         env = self.env | {"ER_DAEMON": name}
-        self.daemons[name] = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.daemons[name] = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
 
     def _kill(self, chosen: Callable[[dict[str, str]], bool]) -> None:
         for pid, env in _environments():

@@ -37,7 +37,8 @@ def test_twelve_runs_give_what_they_give_here_and_build_each_space_once(sweep: M
     results = there.results()
     assert len(results) == 12
     assert metrics(results) == metrics(here.results())
-    computed, needed = defaultdict(int), {}
+    computed: dict[str, int] = defaultdict(int)
+    needed: dict[str, int] = {}
     for result in results.values():
         assert result.cache is not None
         computed[result.cache["space"]] += result.cache["misses"]
@@ -89,12 +90,13 @@ def test_what_was_cancelled_is_named_and_done_when_issued_again(sweep: Make, clu
     four = sweep("there", "optim.epochs=1", "method=reduced", "seed=0,1,2,3")
 
     process = four.issue(*ON_SLURM)
-    until(lambda: bool(cluster.running("n1")), PATIENCE, "the first runs")
-    array = cluster.running("n1")[0].split("_")[0]
-    cluster.ask("scancel", f"{array}_[2-3]")
+    until(lambda: bool(cluster.running("n1") and cluster.running("n2")), PATIENCE, "two of them run")
+    (job,) = cluster.running("n2")
+    cluster.ask("scancel", job, f"{job.split('_')[0]}_3")
     said, code = ended(process)
     assert code == 1
-    assert said.count("CANCELLED") >= 2, said
+    assert "(CANCELLED)" in said and "cancelled before it began" in said, said
+    assert "2 failed" in said
     before = {path: path.stat().st_mtime_ns for path in four.files("result.json")}
     assert len(before) == 2
 
