@@ -110,8 +110,8 @@ def collected(jobs: Sequence[Job[Any]], overrides: Sequence[Sequence[str]]) -> l
             returned.append(_returned(job, said))
             log.info("%d of %d jobs have ended", len(returned), len(jobs))
     except BaseException:
-        first = jobs[0].job_id.split("_")[0]
-        log.warning("No longer waiting. Jobs that are under way go on by themselves (scancel %s ends those).", first)
+        end = f" (scancel {jobs[0].job_id.split('_')[0]} ends those)" if isinstance(jobs[0], SlurmJob) else ""
+        log.warning("No longer waiting; jobs go on by themselves%s.", end)
         raise
     return returned
 
