@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -13,6 +15,27 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from er.training.record import Record
+
+STAY = 600.0
+"""Seconds to wait for the end that was announced; if it does not come, the run goes on."""
+
+
+class Interrupted(SystemExit):
+    """Ends a run whose job is to be requeued, by `leave`, once all that it has opened is closed."""
+
+    def __init__(self, leave: Callable[[], Any]) -> None:
+        super().__init__(-1)
+        self.leave = leave
+
+
+@contextmanager
+def requeued() -> Iterator[None]:
+    """Requeue the job of an interrupted run last of all: Slurm kills at once what is left of it, W&B's service, too."""
+    try:
+        yield
+    except Interrupted as interrupted:
+        interrupted.leave()
+        raise
 
 
 def submitted() -> bool:
@@ -24,19 +47,20 @@ class Requeue(Checkpoint):
     """Holds signals back until the step that runs is done and saved; a Checkpoint, so that it comes after the record.
 
     submitit's own handler (time is nearly up: SIGUSR2) requeues the job and ends the process wherever it happens to
-    be, which would lose all since the last checkpoint. SIGTERM, which precedes the end by some seconds, only asks to
-    save: a job that ended by itself would not be requeued by Slurm. Outside of submitit Lightning ends the run on
-    SIGTERM, after the step that runs: then, too, it is saved before.
+    be, which would lose all since the last checkpoint. After SIGTERM, which precedes the end by some seconds, the run
+    is saved and waits: a job that ended by itself would not be requeued by Slurm, and what ran beside it has ended.
+    Outside of submitit Lightning ends the run on SIGTERM, after the step that runs: then, too, it is saved before.
     """
 
     def __init__(self, record: Record) -> None:
         self.record = record
         self.before: dict[signal.Signals, Any] = {}
         self.leave: Callable[[], Any] | None = None
+        self.doomed = False
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Take over the signals, from Lightning, too, which has registered its own by now."""
-        self._take(signal.SIGTERM, self._save if submitted() else self._save_and_pass_on)
+        self._take(signal.SIGTERM, self._save_and_stay if submitted() else self._save_and_pass_on)
         if submitted():
             from submitit import JobEnvironment
 
@@ -51,7 +75,7 @@ class Requeue(Checkpoint):
         self._left()
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Hand the signals back: what is left to do is short, and is done again."""
+        """Hand the signals back: what is left to do is short, and would be done again."""
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self._left()
@@ -62,8 +86,8 @@ class Requeue(Checkpoint):
             self.before[number] = before
             signal.signal(number, handler)
 
-    def _save(self, number: int, frame: FrameType | None) -> None:
-        self.record.asked = True
+    def _save_and_stay(self, number: int, frame: FrameType | None) -> None:
+        self.record.asked = self.doomed = True
 
     def _save_and_pass_on(self, number: int, frame: FrameType | None) -> None:
         self.record.asked = True
@@ -74,5 +98,11 @@ class Requeue(Checkpoint):
         self.leave = partial(self.before[signal.Signals(number)], number, frame)
 
     def _left(self) -> None:
-        if self.leave is not None and not self.record.asked:
-            self.leave()
+        if self.record.asked:
+            return  # the last step of an epoch is saved at its end
+        until = time.monotonic() + STAY
+        while self.doomed and self.leave is None and time.monotonic() < until:
+            time.sleep(0.5)
+        self.doomed = False
+        if self.leave is not None:
+            raise Interrupted(self.leave)

@@ -29,6 +29,7 @@ from er.training.methods import Parts, assemble
 from er.training.module import RecyclingModule
 from er.training.record import Record
 from er.training.recycle import open_cache, recycle
+from er.training.requeue import requeued
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def run(config: Config) -> Result:
     directory = asked.directory
     if (done := finished(directory, config.on_done)) is not None:
         return done
-    with attempt(config, directory):
+    with attempt(config, directory), requeued():
         if (done := finished(directory, config.on_done)) is not None:
             return done  # by another process, while this one waited
         log.info("%s: cut at layer %d of %d", directory, asked.k, encoders.depth(encoders.load_config(config.model)))

@@ -75,6 +75,7 @@ def test_a_job_that_is_about_to_be_killed_saves_and_stays(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved: list[int] = []
+    monkeypatch.setattr("er.training.requeue.STAY", 0)
     monkeypatch.setattr("er.training.record.Record._save", lambda self, trainer: saved.append(trainer.global_step))
     hook = "on_train_batch_start"
     monkeypatch.setattr(Callback, hook, sent(signal.SIGTERM, hook, epoch=1, step=4))
