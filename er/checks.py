@@ -26,6 +26,7 @@ LEAST = {
     "cache.segment_mb": 1,
     "cache.batch_tokens": 1,
     "trainer.devices": 1,
+    "together": 1,
     "bench.batches": 1,
     "bench.warmup": 0,
     "seed": 0,
@@ -45,6 +46,8 @@ READ_BY = {
     "bench": ("bench",),
     "plan": ("plan",),
     "skip_invalid": ("train", "plan"),
+    "together": ("train", "plan"),
+    "points": ("train",),
     "report": ("report",),
     "search": ("search_cut",),
 }

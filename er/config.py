@@ -253,6 +253,8 @@ class Optim:
     monitor: Monitor = Monitor.loss
     clip: float | None = None
     """Largest gradient norm."""
+    order: int | None = None
+    """The seed of the batches' order, where it is not the run's: runs of several seeds can then share batches."""
 
 
 @dataclass
@@ -394,6 +396,10 @@ class Config:
     """`predict`, `export`: replace what is there."""
     seed: int = 0
     on_done: OnDone = OnDone.skip
+    together: int = 1
+    """`train -m`: so many runs that read the same activations are done at once in one process, from one reading."""
+    points: str | None = None
+    """`train`: the runs that a sweep does together, as JSON; it sets this itself."""
     skip_invalid: bool = False
     """In a sweep: leave out points that cannot be run, rather than begin none."""
     action: Action = Action.build

@@ -18,12 +18,15 @@ def identity(config: Config, k: int, sources: dict[str, str]) -> dict[str, Any]:
 
     Paths, device, logger and launcher are absent on purpose. `sources` holds the digests of the model's
     and the task's files, so that an edited file is another run. What `er` has not always known of is named only where
-    it is used: how texts are encoded where they are apart, by what the best epoch is chosen where not by the loss.
+    it is used: how texts are encoded where they are apart, by what the best epoch is chosen where not by the loss, the
+    order of the batches where it is not the seed's.
     """
     model, task, optim = config.model, config.task, asdict(config.optim)
     optim.pop("name")
     if config.optim.monitor is Monitor.loss:
         optim.pop("monitor")
+    if config.optim.order is None:
+        optim.pop("order")
     named = {
         "model": {"name": model.name, "source": sources["model"], "random": model.random},
         "task": {

@@ -22,16 +22,16 @@ def started(start: Callable[[], Started]) -> Started:
 
 
 @contextmanager
-def ended() -> Iterator[None]:
-    """End the W&B run that the block began, as failed if it failed; left open it would swallow a sweep's next run."""
+def ended(run: Any = None) -> Iterator[None]:
+    """End a W&B run, or the one that the block began, as failed if that failed; left open it would swallow the next."""
     import wandb
 
     try:
         yield
     except BaseException:
-        wandb.finish(exit_code=1)
+        (run or wandb).finish(exit_code=1)
         raise
-    wandb.finish()
+    (run or wandb).finish()
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

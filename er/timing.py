@@ -18,6 +18,25 @@ def synchronize(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
+_away = 0.0
+
+
+def away() -> float:
+    """Return the seconds for which the run that goes on has waited while others of its process went on."""
+    return _away
+
+
+def set_away(seconds: float) -> None:
+    """Say so; it does not count as the run's own time."""
+    global _away
+    _away = seconds
+
+
+def now() -> float:
+    """Return the time, by a clock that stands still while a run is not the one that goes on."""
+    return time.perf_counter() - _away
+
+
 class Stopwatch:
     """Adds up wall-clock seconds by phase; one phase at a time."""
 
@@ -31,13 +50,13 @@ class Stopwatch:
         """End the phase that runs, if any, and begin `phase`."""
         self.stop()
         synchronize(self.device)  # a GPU launch returns before the work is done
-        self._phase, self._start = phase, time.perf_counter()
+        self._phase, self._start = phase, now()
 
     def stop(self) -> None:
         """End the phase that runs, if any."""
         if self._phase is not None:
             synchronize(self.device)
-            self.seconds[self._phase] += time.perf_counter() - self._start
+            self.seconds[self._phase] += now() - self._start
             self._phase = None
 
     @contextmanager

@@ -46,6 +46,7 @@ class ErSweeper(BasicSweeper):
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
         (points,) = self.split_arguments(overrides, None)
         batch, said = self.max_batch_size or len(points), self.config
-        if code := sweep(points, self.launcher.launch, batch, said.skip_invalid, said.trainer.progress):
+        launch = self.launcher.launch
+        if code := sweep(points, launch, batch, said.skip_invalid, said.trainer.progress, said.together):
             sys.exit(code)
         return []

@@ -10,6 +10,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from er.timing import Stopwatch
+from er.training.turns import hand_over
 
 AHEAD = 2
 """Batches that are ready or under way while a step runs: one hides its own assembling, two also a slow one."""
@@ -39,6 +40,7 @@ class Ahead(DataLoader):
         self.given = getattr(self.batch_sampler, "first", 0)
         batches = self._begun() if self.ahead else super().__iter__()
         while True:
+            hand_over()
             with self.clock(self.phase):
                 batch = next(batches, None)
             if batch is None:

@@ -200,6 +200,8 @@ class Split:
     labels: Tensor | TokenLabels
     cache: ActivationCache | None = None
     where: Locations | None = None
+    read: Callable[[Locations], Tensor] | None = None
+    """Reads in the place of the cache, where several runs share what is read."""
 
     def batch(self, rows: list[int]) -> dict[str, Any]:
         """Assemble one batch."""
@@ -211,7 +213,7 @@ class Split:
             "indices": torch.from_numpy(indices),
         }
         if self.cache is not None and self.where is not None:
-            batch["hidden"] = self.cache.read(self.where[indices])
+            batch["hidden"] = (self.read or self.cache.read)(self.where[indices])
         elif self.tokens.seams is not None:
             parts = self.tokens.rows(indices).parts()
             batch["parts"] = [part.batch(np.arange(len(part))) for part in parts]

@@ -46,11 +46,10 @@ def opened(config: Config, named: dict[str, Any], directory: Path) -> Iterator[L
         from pytorch_lightning.loggers import WandbLogger
 
         parts = [config.task.name, config.model.name, config.method.name]
-        settings = {"job_type": "train", "tags": parts, **options}
+        settings = {"job_type": "train", "tags": parts, "reinit": "create_new", **options}  # others may be open
         settings["group"] = options.get("group") or given()["experiment"]
         logger = WandbLogger("/".join(parts), directory, id=identity.run_id(named), resume="allow", **settings)
-        with mirror.ended():
-            mirror.started(lambda: logger.experiment)
+        with mirror.ended(mirror.started(lambda: logger.experiment)):
             logger.log_hyperparams(identity.plain(config) | given() | {"cut_layer": named["cut"], "identity": named})
             yield logger
 

@@ -7,7 +7,7 @@ import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ from er.training.record import Record
 from er.training.recycle import open_cache, recycle
 from er.training.requeue import requeued
 
+if TYPE_CHECKING:
+    from er.training.together import Common
+
 log = logging.getLogger(__name__)
 
 WEIGHTS = "weights.safetensors"
@@ -48,9 +51,12 @@ TOKENS = "tokens"
 """The folder of tokenised texts, beside the spaces of the cache."""
 
 
-def run(config: Config) -> Result:
-    """Do one run, unless it is done already; what an interrupted run has done is not done again."""
-    asked = _asked(config)
+def run(config: Config, common: Common | None = None) -> Result:
+    """Do one run, unless it is done already; what an interrupted run has done is not done again.
+
+    Other runs that are done together with this one have `common`.
+    """
+    asked = _asked(config, common)
     directory = asked.directory
     if (done := finished(directory, config.on_done)) is not None:
         return done
@@ -60,7 +66,7 @@ def run(config: Config) -> Result:
         log.info("%s: cut at layer %d of %d", directory, asked.k, encoders.depth(encoders.load_config(config.model)))
         if config.optim.name == "paper":
             paper.explain(config)
-        result = _train(config, asked) if config.trainer.devices == 1 else _train_in_ranks(config, asked)
+        result = _train(config, asked, common) if config.trainer.devices == 1 else _train_in_ranks(config, asked)
     log.info("%s: %s", directory, _summary(result))
     return result
 
@@ -75,8 +81,8 @@ class Asked:
     directory: Path
 
 
-def _asked(config: Config) -> Asked:
-    task = load_task(config.task, data_folder(config))
+def _asked(config: Config, common: Common | None = None) -> Asked:
+    task = load_task(config.task, data_folder(config)) if common is None else common.task(config)
     depth = encoders.depth(encoders.load_config(config.model))
     k, named = naming.named(config, depth, {"model": encoders.source(config.model), "task": task.digest})
     return Asked(task, k, named, identity.run_dir(config, identity.run_id(named)))
@@ -111,10 +117,10 @@ def _as_rank(config: Config) -> None:
     _train(config, _asked(config))
 
 
-def _train(config: Config, asked: Asked) -> Result:
+def _train(config: Config, asked: Asked, common: Common | None = None) -> Result:
     task, named, directory = asked.task, asked.named, asked.directory
     seed_everything(config.seed, verbose=False)
-    splits = tokenized(config, task)
+    splits = tokenized(config, task) if common is None else common.tokens(config)
     parts = assemble(config, asked.k, task)
     score = task.metric if config.optim.monitor is Monitor.score else None
     record = Record(directory / CHECKPOINTS, config.trainer.checkpoint_s, score)
@@ -123,10 +129,14 @@ def _train(config: Config, asked: Asked) -> Result:
         record.clock.device = trainer.strategy.root_device
         memory.reset(record.clock.device)
         cached = _recycle(config, parts, splits, record.clock)
+        if common is not None:
+            common.share(splits)
         module = RecyclingModule(parts, task, config.optim)
-        data = RecyclingDataModule(splits, config.optim.batch_size, config.seed, record.reading)
+        order = config.seed if config.optim.order is None else config.optim.order
+        data = RecyclingDataModule(splits, config.optim.batch_size, order, record.reading)
         test = fit(trainer, module, data, record)
         seconds = _seconds(record.clock, record.reading)
+        together = {} if common is None else {"together": common.runs}
         result = Result(
             run_id=identity.run_id(named),
             identity=named,
@@ -138,7 +148,7 @@ def _train(config: Config, asked: Asked) -> Result:
             split=task.origin,
             parameters=_parameters(module),
             history=record.history,
-            env=results.environment(_device(trainer.strategy.root_device)),
+            env=results.environment(_device(trainer.strategy.root_device)) | together,
             labels=task.labels,
             tokens_s=tokens_per_second(splits, len(record.history), seconds),
             memory=memory.peaks(record.clock.device),

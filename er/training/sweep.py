@@ -17,7 +17,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from er import asked, results
 from er.asked import Asked
 from er.planning import Setting
-from er.training.foresee import foresee, profile_of
+from er.training.foresee import foresee, grouped, profile_of
 from er.training.order import ordered
 from er.training.study import Point, Shelf, Study, survey
 
@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 Launch: TypeAlias = Callable[[list[list[str]], int], Sequence[JobReturn]]
 """A launcher's `launch`: the overrides of each run, and the number of the first."""
+
+Job: TypeAlias = list[Point]
+"""The runs that one process does."""
 
 LOST = "its process was lost"
 
@@ -37,8 +40,12 @@ class Failure:
     error: str
 
 
-def sweep(points: list[list[str]], launch: Launch, batch: int, skip_invalid: bool, progress: bool) -> int:
-    """Do those runs of a sweep that are not done, `batch` at a time, and return the exit code.
+def sweep(
+    points: list[list[str]], launch: Launch, batch: int, skip_invalid: bool, progress: bool, together: int = 1
+) -> int:
+    """Do those runs of a sweep that are not done, and return the exit code.
+
+    They are launched as jobs, `batch` at a time; a job does up to so many runs `together`.
 
     It is 2 where points are impossible, and then nothing is begun unless the sweep is to leave them out; it is 1 where
     a run has failed, which stops no other.
@@ -61,8 +68,9 @@ def sweep(points: list[list[str]], launch: Launch, batch: int, skip_invalid: boo
     del shelf  # texts and tokens that the runs have no part in
     failures: list[Failure] = []
     try:
-        for start in range(0, len(todo), batch):
-            failures += launched(todo[start : start + batch], launch, start)
+        jobs = shared_out(todo, together)
+        for start in range(0, len(jobs), batch):
+            failures += launched(jobs[start : start + batch], launch, start)
     except (KeyboardInterrupt, SystemExit):  # Lightning makes the one into the other
         write("Interrupted. To issue the same command again does what is missing.")
         raise
@@ -82,20 +90,41 @@ def quiet() -> Iterator[None]:
         ours.setLevel(level)
 
 
-def launched(runs: list[Point], launch: Launch, number: int) -> list[Failure]:
-    """Launch runs; those that went down with another one are launched again, as long as that gets any of them done."""
+def shared_out(runs: list[Point], together: int) -> list[Job]:
+    """Put runs into jobs: those that can read the same batches together, as far as that is wanted."""
+    if together == 1:
+        return [[run] for run in runs]
+    from er.training.together import alike
+
+    groups = grouped(runs, lambda run: alike(run.config)).values()
+    return [group[start : start + together] for group in groups for start in range(0, len(group), together)]
+
+
+def overrides_of(job: Job) -> list[str]:
+    """Return what composes a job: that of its run, or of the first of several and then those of all."""
+    if len(job) == 1:
+        return list(job[0].overrides)
+    points = json.dumps([run.overrides for run in job])
+    for special in ("'", "$"):  # to Hydra, and to JSON not
+        points = points.replace(special, f"\\u{ord(special):04x}")
+    return [*job[0].overrides, f"points='{points}'"]
+
+
+def launched(jobs: list[Job], launch: Launch, number: int) -> list[Failure]:
+    """Launch jobs; runs that went down with another one are launched again, as long as that gets any of them done."""
+    runs = [run for job in jobs for run in job]
     before = {run.directory: _stamp(run) for run in runs}
     try:
-        returned = launch([list(run.overrides) for run in runs], number)
+        returned = launch([overrides_of(job) for job in jobs], number)
     except Exception as error:  # whatever a launcher has to say; a run's own errors come back in what it returns
         log.error("The launcher gave up: %s: %s", type(error).__name__, error)
     else:
-        return list(failed(runs, returned))
+        return list(failed(jobs, returned, before))
     lost = [run for run in runs if _stamp(run) == before[run.directory]]
     again = [run for run in lost if not (run.directory / results.FAILED).exists()]
     known = [Failure(run, recorded(run)) for run in lost if (run.directory / results.FAILED).exists()]
     if again and len(again) < len(runs):
-        return known + launched(again, launch, number)
+        return known + launched([[run] for run in again], launch, number)
     return known + [Failure(run, LOST) for run in again]
 
 
@@ -104,11 +133,16 @@ def recorded(run: Point) -> str:
     return str(json.loads((run.directory / results.FAILED).read_text(encoding="utf-8"))["error"])
 
 
-def failed(runs: list[Point], returned: Sequence[JobReturn]) -> Iterator[Failure]:
-    """Yield the runs that came back with an error."""
-    for run, job in zip(runs, returned, strict=True):
-        if job.status is not JobStatus.COMPLETED:
-            yield Failure(run, f"{job._return_value}")  # the property of this name raises, and prints as it does
+def failed(jobs: list[Job], returned: Sequence[JobReturn], before: dict[Path, int | None]) -> Iterator[Failure]:
+    """Yield the runs that came back with an error; of several in a job, those that have no new result."""
+    for job, said in zip(jobs, returned, strict=True):
+        if said.status is JobStatus.COMPLETED:
+            continue
+        for run in job:
+            if len(job) == 1 or _stamp(run) == before[run.directory]:
+                left = len(job) > 1 and (run.directory / results.FAILED).exists()
+                # the property of the name `return_value` raises, and prints as it does
+                yield Failure(run, recorded(run) if left else f"{said._return_value}")
 
 
 def _asked(run: Point) -> Asked:

@@ -15,6 +15,7 @@ import pytest
 from hydra import compose
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
@@ -24,15 +25,16 @@ from pytorch_lightning import seed_everything
 
 from er import sweeps
 from er.checks import settings
+from er.commands.train import train
 from er.config import Config
 from er.reporting.gather import gather
 from er.reporting.pending import pending
-from er.results import Result
+from er.results import Result, read
 from er.training.attempt import attempt
 from er.training.order import ordered, space
 from er.training.run import fit, run
-from er.training.study import Shelf, placed, survey
-from er.training.sweep import sweep
+from er.training.study import Point, Shelf, placed, survey
+from er.training.sweep import overrides_of, sweep
 
 Small = Callable[..., Config]
 
@@ -44,6 +46,8 @@ class Sweeping:
         self.common = common
         self.batches: list[list[str]] = []
         """The runs of each launch, by what they do not share with others."""
+        self.groups: list[str | None] = []
+        """For each job of the last launch, the runs that it does together."""
         self.dies_after: int | None = None
         """The runs that the next launch does before it dies."""
         self.dies_by: type[BaseException] = ChildProcessError
@@ -51,12 +55,13 @@ class Sweeping:
     def points(self, *overrides: str) -> list[list[str]]:
         return sweeps.points("train", [*self.common, *overrides])
 
-    def __call__(self, *overrides: str, batch: int = 100, skip_invalid: bool = False) -> int:
+    def __call__(self, *overrides: str, batch: int = 100, skip_invalid: bool = False, together: int = 1) -> int:
         self.batches = []
         with sweeps.composing():
-            return sweep(self.points(*overrides), self.launch, batch, skip_invalid, progress=False)
+            return sweep(self.points(*overrides), self.launch, batch, skip_invalid, progress=False, together=together)
 
     def launch(self, jobs: Sequence[Sequence[str]], number: int) -> list[JobReturn]:
+        self.groups = [settings(sweeps.composed("train", list(job))).points for job in jobs]
         self.batches.append([" ".join(word for word in job if word not in self.common) for job in jobs])
         alive, self.dies_after = self.dies_after, None
         returned = [_job(list(job)) for job in jobs[:alive]]
@@ -67,7 +72,7 @@ class Sweeping:
 
 def _job(overrides: list[str]) -> JobReturn:
     try:
-        run(settings(sweeps.composed("train", overrides)))
+        train(settings(sweeps.composed("train", overrides)))
     except Exception as error:
         return JobReturn(status=JobStatus.FAILED, _return_value=error)
     return JobReturn(status=JobStatus.COMPLETED)
@@ -247,3 +252,39 @@ def sweeper(launcher: dict[str, Any]) -> Any:
         return Plugins.instance().instantiate_sweeper(
             hydra_context=context, task_function=lambda cfg: None, config=said
         )
+
+
+def test_what_a_job_does_together_reaches_it_whatever_it_holds() -> None:
+    odd = ("task.path='a b/it\\'s'", 'task.name="${seed}"', "logger.options={a: [1,2], b: \\$x}", "seed=0")
+    runs = [Point(Config(), 2, 4, Path(str(seed)), False, (*odd[:-1], f"seed={seed}")) for seed in (0, 1)]
+
+    *first, points = overrides_of(runs)
+
+    assert first == list(odd)
+    (parsed,) = OverridesParser.create().parse_overrides([points])
+    assert json.loads(str(parsed.value())) == [list(run.overrides) for run in runs]
+    assert overrides_of(runs[:1]) == list(odd)
+
+
+def test_runs_of_a_sweep_are_done_together_and_the_others_alone(
+    sweeping: Sweeping, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["method=reduced,finetune", "cut=2", "seed=0,1,2", "optim.lr=1e-3,2e-3"]
+
+    assert sweeping(*asked, together=4) == 0
+
+    sizes = [len(json.loads(said)) if said else 1 for said in sweeping.groups]
+    assert sorted(sizes) == [1] * 6 + [2, 4]
+    done = [read(path) for path in (tmp_path / "runs").rglob("result.json")]
+    assert len(done) == 12
+    assert sorted(result.env.get("together", 1) for result in done) == [1] * 6 + [2] * 2 + [4] * 4
+
+
+@pytest.mark.usefixtures("fit_fails_for_seed_1")
+def test_of_runs_that_are_done_together_only_those_that_failed_are_told(
+    sweeping: Sweeping, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweeping("method=reduced", "cut=2", "seed=0,1,2", together=3) == 1
+
+    assert len(list((tmp_path / "runs").rglob("result.json"))) == 2
+    assert "Sweep: 2 done, 0 skipped (done before), 1 failed:" in capsys.readouterr().out
