@@ -11,7 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf, open_dict
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from er import checks
@@ -66,10 +66,18 @@ class Common(Shelf):
         return {name: replace(split) for name, split in super().tokens(config).items()}
 
     def share(self, splits: dict[str, Split]) -> None:
-        """Have what is cached of a run's splits read by the one reader of their space."""
+        """Have what is cached of a run's splits read by the one reader of their space.
+
+        They are located by its cache, as each that is opened numbers the segments for itself.
+        """
         for split in splits.values():
-            if split.cache is not None:
-                split.read = self.readers.setdefault(split.cache.space.digest, Reader(split.cache))
+            if split.cache is None:
+                continue
+            reader = self.readers.setdefault(split.cache.space.digest, Reader(split.cache))
+            if split.cache is not reader.cache:
+                reader.cache.refresh()
+                split.cache, split.where = reader.cache, reader.cache.locate(split.tokens.keys())
+            split.read = reader
 
 
 def alike(config: Config) -> Hashable:
@@ -108,7 +116,9 @@ def _one(config: Config, overrides: list[str] | None, number: int, common: Commo
 
 
 def _said(overrides: list[str]) -> Any:
+    """Return what Hydra would say of a job with these overrides."""
     cfg: Any = deepcopy(HydraConfig.instance().cfg)
-    with open_dict(cfg):
-        OmegaConf.update(cfg, "hydra.overrides.task", overrides)
+    OmegaConf.set_readonly(cfg.hydra, False)
+    cfg.hydra.overrides.task = overrides
+    OmegaConf.set_readonly(cfg.hydra, True)
     return cfg
