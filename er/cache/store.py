@@ -119,8 +119,9 @@ class ActivationCache:
         return x, torch.from_numpy(_lengths(where).astype(np.int64))
 
     def fetch(self, where: Locations) -> None:
-        """Have these entries brought from the disk while something else is done."""
-        self._ask(where.ravel().tolist())
+        """Have these entries brought from the disk while something else is done, as far as they may not be in memory."""
+        places: list[Any] = where.ravel().tolist()
+        self._ask(places if self._paging else self._new(places))
 
     def cost(self, where: Locations) -> float:
         """Seconds that building these entries took, each counted once."""
@@ -174,7 +175,7 @@ class ActivationCache:
         """Fill `x` with these entries, each of which stops at such a token."""
         places: list[Any] = where.ravel().tolist()
         segments = self._segments
-        new = [place for place in places if not segments[place[0]].seen[place[1]]]
+        new = self._new(places)
         self._ask(places if self._paging else new)  # all are asked for before the first is waited for
         for segment, *place in new:
             segments[segment].check(*place)
@@ -184,6 +185,9 @@ class ActivationCache:
         put(x, places, stops, maps, as_stored)
         if not new and _disk_faults() > faults:
             self._paging = True  # memory does not hold what was read before: ask every time from now on
+
+    def _new(self, places: list[Any]) -> list[Any]:
+        return [place for place in places if not self._segments[place[0]].seen[place[1]]]
 
     def _ask(self, places: list[Any]) -> None:
         for segment, _, start, length in places:

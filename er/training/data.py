@@ -219,6 +219,11 @@ class Split:
             batch["parts"] = [part.batch(np.arange(len(part))) for part in parts]
         return batch
 
+    def fetch(self, rows: list[int]) -> None:
+        """Have the activations of a later batch brought from the disk, where they are not in memory."""
+        if self.cache is not None and self.where is not None:
+            self.cache.fetch(self.where[np.asarray(rows)])
+
     def share(self, rows: list[int], rank: int, world: int) -> dict[str, Any]:
         """Assemble one rank's part of a batch, with the labels of the whole, against which its loss is weighed.
 
@@ -296,4 +301,5 @@ class RecyclingDataModule(LightningDataModule):
             clock=self.clock,
             phase=phase,
             ahead=AHEAD if gpu else 0,
+            fetch=split.fetch,
         )

@@ -36,6 +36,22 @@ def test_batches_come_in_order_however_many_are_ahead(ahead: int) -> None:
 
 
 @pytest.mark.parametrize("ahead", [0, AHEAD])
+def test_every_batch_is_fetched_once_in_order_and_before_its_turn(ahead: int) -> None:
+    told: list[list[int]] = []
+    rows: Any = range(7)
+    clock = Stopwatch()
+    batches = Ahead(
+        rows, batch_sampler=BATCHES, collate_fn=lambda batch: (batch, len(told)), clock=clock, phase="read",
+        ahead=ahead, fetch=told.append,
+    )  # fmt: skip
+
+    given = list(batches)
+
+    assert told == [batch for batch, _ in given] == BATCHES
+    assert all(known > place for place, (_, known) in enumerate(given[:-1]))
+
+
+@pytest.mark.parametrize("ahead", [0, AHEAD])
 def test_an_error_surfaces_where_its_batch_belongs(ahead: int) -> None:
     def collate(rows: list[int]) -> torch.Tensor:
         if rows == [2, 3, 4]:
