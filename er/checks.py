@@ -11,7 +11,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
-from er.config import Config, Encode, Kind, Switch, Trains
+from er.choices import Encode, Kind, Switch, Trains
+from er.config import Config
 from er.errors import UserError
 
 LEAST = {

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from er.checks import recycled, separate
-from er.config import Config, Monitor
+from er.choices import Monitor
+from er.config import Config
 
 
 def identity(config: Config, k: int, sources: dict[str, str]) -> dict[str, Any]:

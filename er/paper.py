@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 
 from er.checks import cut_layer
-from er.config import Config, Trains
+from er.choices import Trains
+from er.config import Config
 from er.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -16,9 +16,10 @@ from hydra import compose, initialize_config_dir
 from er.cache.spaces import directories
 from er.cache.usage import MARKER
 from er.checks import settings
+from er.choices import Action
 from er.commands import cache as command
 from er.commands.upkeep import OPTIONS, act
-from er.config import CONF, Action
+from er.config import CONF
 from er.errors import UserError
 from tests.cache.corpus import Corpus, build_slowly, content, equal, opened, segments
 

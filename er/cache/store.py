@@ -119,7 +119,7 @@ class ActivationCache:
         return x, torch.from_numpy(_lengths(where).astype(np.int64))
 
     def fetch(self, where: Locations) -> None:
-        """Have these entries brought from the disk while something else is done, as far as they may not be in memory."""
+        """Have these entries brought from the disk meanwhile, as far as they may not be in memory."""
         places: list[Any] = where.ravel().tolist()
         self._ask(places if self._paging else self._new(places))
 

@@ -10,7 +10,8 @@ import hydra
 from omegaconf import DictConfig
 
 from er.checks import cut_layer, settings
-from er.config import CONF, Action, Config, Model
+from er.choices import Action
+from er.config import CONF, Config, Model
 from er.errors import UserError
 
 log = logging.getLogger(__name__)

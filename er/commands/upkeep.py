@@ -18,7 +18,8 @@ from er.cache.quota import check_quota
 from er.cache.spaces import Listed, chosen, foreign, readable, size, spaces, unreadable
 from er.cache.transfer import Travelled, pull, push
 from er.cache.verify import examine, repair
-from er.config import Action, Config
+from er.choices import Action
+from er.config import Config
 from er.errors import UserError
 
 OPTIONS = {

@@ -13,7 +13,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from er.config import CONF, Precision
+from er.choices import Precision
+from er.config import CONF
 
 GROUPS = {"model": "hf", "task": "classification", "method": "reduced", "optim": "default", "trainer": "default"}
 """The groups that decide about a run, and the option to start from where a name is no option of its group."""

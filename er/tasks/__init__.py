@@ -5,17 +5,17 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-from er import config
+from er import choices, config
 from er.tasks.readers import Reader, Row
 from er.tasks.task import IGNORED, NEW, SPLITS, Task
 
 __all__ = ["IGNORED", "NEW", "SPLITS", "Reader", "Row", "Task", "load_task", "readers", "unlabelled"]
 
 KINDS = {
-    config.Kind.classification: "er.tasks.classification",
-    config.Kind.pair_classification: "er.tasks.classification",
-    config.Kind.tagging: "er.tasks.tagging",
-    config.Kind.extractive_qa: "er.tasks.extractive_qa",
+    choices.Kind.classification: "er.tasks.classification",
+    choices.Kind.pair_classification: "er.tasks.classification",
+    choices.Kind.tagging: "er.tasks.tagging",
+    choices.Kind.extractive_qa: "er.tasks.extractive_qa",
 }
 """The module of each kind; it offers `load(task, data)`, `readers(task)` and `unlabelled(task, labels, rows)`."""
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from er import config
+from er import choices, config
 from er.errors import UserError
 from er.tasks import fields, sources, splits, tokens
 from er.tasks.apart import Apart
@@ -50,7 +50,7 @@ class Example(NamedTuple):
 
 def load(task: config.Task, data: Path | None) -> Classification:
     """Read the splits of a classification task from wherever the task says they are."""
-    pair = task.kind is config.Kind.pair_classification
+    pair = task.kind is choices.Kind.pair_classification
     if len(task.text) not in ((2,) if pair else (1, 2)):
         wanted = "the two columns of a pair" if pair else "one column, or two for a pair of texts"
         raise UserError(f"task.text={list(task.text)} must name {wanted}.")
@@ -108,7 +108,7 @@ class Classification(Corpus[Example]):
         """Turn every split into features, one an example; longer inputs are truncated, and counted."""
         pair = len(self._task.text) == 2
         length = tokens.length_limit(tokenizer, self._task.max_length, pair)
-        if self._task.encode is config.Encode.separate:
+        if self._task.encode is choices.Encode.separate:
             firsts = [example.texts[0] for examples in self.examples.values() for example in examples]
             half = (length - int(tokenizer.num_special_tokens_to_add(True))) // 2
             apart = Apart.of(self._task, tokenizer, length, half, firsts)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
-from er import config
+from er import choices, config
 from er.errors import UserError
 from er.tasks import kept, splits
 from er.tasks.task import NEW
@@ -93,13 +93,15 @@ class Corpus(Generic[E]):
     def take(self, split: str, features: Dataset) -> None:
         """Remember of a split's features what their logits are read by; nothing, where each is one example."""
 
-    def check_unseen(self, split: str, what: str, found: Sequence[tuple[str, str]], policy: config.UnseenLabel) -> None:
+    def check_unseen(
+        self, split: str, what: str, found: Sequence[tuple[str, str]], policy: choices.UnseenLabel
+    ) -> None:
         """Refuse, or count, what only dev or test has: pairs of a place and a label."""
         if not found:
             return
         names = ", ".join(sorted({repr(label) for _, label in found})[:10])
         where, label = found[0]
-        if policy is config.UnseenLabel.error:
+        if policy is choices.UnseenLabel.error:
             raise UserError(
                 f"{where}: {what} {label!r} never occurs in the training split "
                 f"({len(found)} such examples in {split}: {names}). Correct it, or count them as wrong with "

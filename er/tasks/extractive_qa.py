@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
-from er import config
+from er import choices, config
 from er.errors import UserError
 from er.tasks import questions, sources, squad, tokens
 from er.tasks.apart import Apart
@@ -87,7 +87,7 @@ class ExtractiveQA(Corpus[Example]):
         most = question_room(tokenizer, length)
         if not most:
             raise UserError(f"task.max_length={self._task.max_length} leaves no room for a question. Raise it.")
-        if self._task.encode is config.Encode.separate:
+        if self._task.encode is choices.Encode.separate:
             asked = [example.question for examples in self.examples.values() for example in examples]
             apart = Apart.of(self._task, tokenizer, length, most, asked)
             return {split: self._features_apart(split, apart) for split in self.examples}

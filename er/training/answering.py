@@ -10,7 +10,8 @@ import torch
 
 from er import checks, encoders
 from er.cache import ActivationCache
-from er.config import Config, Switch
+from er.choices import Switch
+from er.config import Config
 from er.errors import UserError
 from er.tasks import NEW, Task, unlabelled
 from er.training import apart, cross_model

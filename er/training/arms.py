@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from er.config import Config, Method, Trains
+from er.choices import Trains
+from er.config import Config, Method
 from er.encoders import sharing
 from er.errors import UserError
 from er.timing import Stopwatch

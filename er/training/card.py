@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from er.config import Config, Head, Model
+from er.choices import Head
+from er.config import Config, Model
 from er.encoders.locate import folder
 from er.results import Result
 from er.training.adapters import WIDE

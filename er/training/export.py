@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from er import encoders, results
-from er.config import Head, Trains
+from er.choices import Head, Trains
 from er.errors import UserError
 from er.training import adapters, card, plain
 from er.training.heads import STOCK

@@ -16,7 +16,7 @@ from transformers import (
     AutoModelForTokenClassification,
 )
 
-from er.config import Head
+from er.choices import Head
 
 WIDTH = 256
 """Width of the linear head's middle, as in the paper's code."""

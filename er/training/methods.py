@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import nn
 
-from er.config import Config, Head, Trains
+from er.choices import Head, Trains
+from er.config import Config
 from er.encoders import load_model, split
 from er.errors import UserError
 from er.training import cross_model, heads

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers import AutoModelForTokenClassification
 
-from er.config import Head
+from er.choices import Head
 from er.errors import UserError
 from er.training.heads import STOCK
 

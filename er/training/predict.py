@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from er import digests
-from er.config import Config, Switch
+from er.choices import Switch
+from er.config import Config
 from er.errors import UserError
 from er.tasks import NEW, Row, Task, unlabelled
 from er.training.answering import Answering

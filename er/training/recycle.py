@@ -11,7 +11,8 @@ from torch import Tensor
 
 from er.cache import ActivationCache, Built, Encode, Space, build
 from er.cache.quota import check_quota
-from er.config import Config, Precision
+from er.choices import Precision
+from er.config import Config
 from er.encoders import Lower, fingerprint
 from er.training import apart, ranks
 from er.training.data import Split, Tokens

@@ -15,7 +15,8 @@ from pytorch_lightning import Trainer, seed_everything
 from safetensors.torch import save
 
 from er import checks, encoders, identity, memory, paper, results
-from er.config import Config, Model, Monitor, OnDone
+from er.choices import Monitor, OnDone
+from er.config import Config, Model
 from er.errors import UserError
 from er.results import Result
 from er.tasks import Task, load_task

@@ -10,7 +10,8 @@ import torch
 
 from er import encoders, results
 from er.checks import cut_layer
-from er.config import Config, Switch, Trains
+from er.choices import Switch, Trains
+from er.config import Config
 from er.errors import UserError
 from er.results import Result
 from er.searching import Probe

@@ -11,7 +11,8 @@ from hydra.errors import CompactHydraException
 from tqdm import tqdm
 
 from er import checks, encoders, identity, results
-from er.config import Config, Model, OnDone
+from er.choices import OnDone
+from er.config import Config, Model
 from er.errors import UserError
 from er.sweeps import composed
 from er.tasks import Task, load_task

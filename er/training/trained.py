@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from er import checks, encoders, results
-from er.config import Config, Model, Precision
+from er.choices import Precision
+from er.config import Config, Model
 from er.errors import UserError
 from er.results import Result
 from er.tasks import unlabelled

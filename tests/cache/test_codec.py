@@ -9,7 +9,7 @@ import torch
 from er.cache.codec import STORAGE, encode
 from er.cache.layout import TAGS
 from er.cache.store import ActivationCache
-from er.config import StorageDtype
+from er.choices import StorageDtype
 from er.errors import UserError
 from tests.cache.corpus import SPACE, Corpus, opened
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from er import identity, results
 from er.checks import cut_layer, recycled
-from er.config import Config, Switch
+from er.choices import Switch
+from er.config import Config
 from er.results import Result
 
 LAYERS = 6

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
-from er import config
+from er import choices, config
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
@@ -44,7 +44,7 @@ def task() -> Callable[..., config.Task]:
     """Make a classification task; the keywords override its fields."""
 
     def make(**fields: Any) -> config.Task:
-        return config.Task(name="own", kind=config.Kind.classification, **fields)
+        return config.Task(name="own", kind=choices.Kind.classification, **fields)
 
     return make
 

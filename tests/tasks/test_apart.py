@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from tokenizers import processors  # type: ignore[import-untyped]
 from transformers import PreTrainedTokenizerFast
 
-from er import config
+from er import choices, config
 from er.encoders import load_tokenizer
 from er.errors import UserError
 from er.tasks import SPLITS, load_task
@@ -59,8 +59,8 @@ def made(tmp_path: Path) -> Made:
         for split in SPLITS:
             lines = [row(kind, *pair, number) for number, pair in enumerate(rows)]
             (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        options: dict[str, Any] = {"max_length": LENGTH, "stride": 4, "encode": config.Encode.separate}
-        task = config.Task(name="own", kind=config.Kind[kind], path=str(tmp_path), text=["one", "two"])
+        options: dict[str, Any] = {"max_length": LENGTH, "stride": 4, "encode": choices.Encode.separate}
+        task = config.Task(name="own", kind=choices.Kind[kind], path=str(tmp_path), text=["one", "two"])
         return load_task(replace(task, **options | fields), None)
 
     return make
@@ -187,7 +187,7 @@ def test_an_offset_at_the_limits_is_taken(made: Made, kind: str, offset: int) ->
 def of_yaml(file: Path, **fields: Any) -> config.Task:
     task = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config.Task), OmegaConf.load(file)))
     assert isinstance(task, config.Task)
-    return replace(task, encode=config.Encode.separate, **fields)
+    return replace(task, encode=choices.Encode.separate, **fields)
 
 
 FILES = sorted((config.CONF / "task").glob("*.yaml"))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 from transformers import PreTrainedTokenizerFast
 
-from er import config
+from er import choices, config
 from er.errors import UserError
 from er.tasks import IGNORED, Task, load_task
 from er.tasks.classification import Classification, Example
@@ -71,7 +71,7 @@ class TestLabels:
     def test_an_unseen_one_may_count_as_wrong(
         self, task: MakeTask, tokenizer: PreTrainedTokenizerFast, caplog: pytest.LogCaptureFixture
     ) -> None:
-        loaded = of_labels(["a", "b", "new"], task(unseen_label=config.UnseenLabel.wrong))
+        loaded = of_labels(["a", "b", "new"], task(unseen_label=choices.UnseenLabel.wrong))
         logits = [np.eye(3)[0], np.eye(3)[1], np.eye(3)[1]]
 
         assert loaded.tokenize(tokenizer)["test"]["labels"] == [0, 1, IGNORED]
@@ -124,7 +124,7 @@ def test_a_bad_example_is_named(row: dict[str, Any], message: list[str], task: M
 
 @pytest.mark.parametrize("columns", [[], ["a"], ["a", "b", "c"]])
 def test_a_pair_has_two_columns(columns: list[str]) -> None:
-    task = config.Task(name="own", kind=config.Kind.pair_classification, text=columns)
+    task = config.Task(name="own", kind=choices.Kind.pair_classification, text=columns)
 
     with pytest.raises(UserError, match="two columns of a pair"):
         load_task(task, None)
@@ -134,7 +134,7 @@ def test_a_pair_of_texts_is_a_kind_of_its_own(folder: Folder) -> None:
     rows = [{"q": "ab", "a": "cd e", "same": label} for label in (0, 1)]
     options: Any = {"path": str(folder(train=rows, dev=rows, test=rows)), "text": ["q", "a"], "label": "same"}
 
-    loaded = load_task(config.Task(name="own", kind=config.Kind.pair_classification, **options), None)
+    loaded = load_task(config.Task(name="own", kind=choices.Kind.pair_classification, **options), None)
 
     assert loaded.head == "sequence"
     assert loaded.leaks == 2
@@ -243,7 +243,7 @@ class TestTokens:
 @given(st.lists(st.tuples(st.sampled_from("abcde"), st.integers(0, 2)), min_size=1, max_size=50))
 def test_scores_are_those_of_scikit_learn(answers: list[tuple[str, int]]) -> None:
     gold, guess = [label for label, _ in answers], ["abc"[i] for _, i in answers]
-    task = config.Task(name="own", kind=config.Kind.classification, unseen_label=config.UnseenLabel.wrong)
+    task = config.Task(name="own", kind=choices.Kind.classification, unseen_label=choices.UnseenLabel.wrong)
 
     score = of_labels(gold, task).score("test", [np.eye(3, dtype=np.float32)[i] for _, i in answers])
 
@@ -267,7 +267,7 @@ def test_predictions_are_records_that_json_can_hold(task: MakeTask) -> None:
 
 
 def test_details_name_every_label(task: MakeTask) -> None:
-    loaded = of_labels(["a", "b", "new"], task(unseen_label=config.UnseenLabel.wrong))
+    loaded = of_labels(["a", "b", "new"], task(unseen_label=choices.UnseenLabel.wrong))
 
     details = json.loads(json.dumps(loaded.details("test", [np.eye(3)[0], np.eye(3)[0], np.eye(3)[2]])))
 

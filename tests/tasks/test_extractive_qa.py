@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torchmetrics.text import SQuAD
 from transformers import PreTrainedTokenizerFast
 
-from er import config
+from er import choices, config
 from er.errors import UserError
 from er.tasks import SPLITS, load_task
 from er.tasks.extractive_qa import ExtractiveQA, agreement
@@ -43,7 +43,7 @@ QUESTIONS = [
 
 def own(**fields: Any) -> config.Task:
     options: dict[str, Any] = {"max_length": 32, "stride": 4, "text": ["question", "context"], "label": "answers"}
-    return config.Task(**{"name": "own", "kind": config.Kind.extractive_qa, **options, **fields})
+    return config.Task(**{"name": "own", "kind": choices.Kind.extractive_qa, **options, **fields})
 
 
 def in_squad(rows: list[Question]) -> str:

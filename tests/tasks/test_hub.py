@@ -10,7 +10,7 @@ import datasets
 import huggingface_hub
 import pytest
 
-from er import config
+from er import choices, config
 from er.errors import UserError
 from er.tasks import hub, load_task
 from er.tasks.tokens import quiet
@@ -136,7 +136,7 @@ def test_a_list_of_class_numbers_becomes_names(tmp_path: Path) -> None:
     rows = {"tokens": [["a", "b"]], "ner_tags": [[0, 1]]}
     with quiet():
         datasets.Dataset.from_dict(rows, datasets.Features(kinds)).to_parquet(tmp_path / "train.parquet")
-    task = config.Task(name="own", kind=config.Kind.tagging, path=str(tmp_path), text=["tokens"], label="tags")
+    task = config.Task(name="own", kind=choices.Kind.tagging, path=str(tmp_path), text=["tokens"], label="tags")
     task.hub_label = "ner_tags"
 
     assert hub.read(task)["train"][0].fields["tags"] == ["O", "B-x"]

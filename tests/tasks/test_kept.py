@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from transformers import BertTokenizer, PreTrainedTokenizerFast
 
-from er import config
+from er import choices, config
 from er.tasks import load_task
 
 Rows = list[dict[str, Any]]
@@ -33,8 +33,8 @@ def made(request: pytest.FixtureRequest, folder: Callable[..., Path]) -> Callabl
     """Load a small task of a kind, as a run would; the keywords change it."""
     kind, _, apart = request.param.partition(" ")
     text, rows = KINDS[kind]
-    encode = config.Encode.separate if apart else config.Encode.joint
-    plain = config.Task(name="own", kind=config.Kind[kind], text=text, encode=encode, max_length=48, stride=4)
+    encode = choices.Encode.separate if apart else choices.Encode.joint
+    plain = config.Task(name="own", kind=choices.Kind[kind], text=text, encode=encode, max_length=48, stride=4)
 
     def make(rows: Rows = rows, **fields: Any) -> Any:
         path = folder(train=rows, dev=rows, test=rows)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from er import config
+from er import choices, config
 from er.errors import UserError
 from er.tasks import json_stream, load_task
 from er.tasks.readers import csv_table, json_lines, tables, text_file
@@ -148,7 +148,7 @@ WRONG = [
 @pytest.mark.parametrize(("suffix", "data", "message"), WRONG)
 def test_unreadable_file_is_a_user_error(suffix: str, data: bytes, message: list[str], tmp_path: Path) -> None:
     (tmp_path / f"train{suffix}").write_bytes(data)
-    task = config.Task(name="own", kind=config.Kind.classification, path=str(tmp_path))
+    task = config.Task(name="own", kind=choices.Kind.classification, path=str(tmp_path))
 
     with pytest.raises(UserError) as error:
         load_task(task, None)
@@ -172,7 +172,7 @@ def test_any_bytes_give_a_task_or_a_user_error(suffix: str, data: st.DataObject)
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, f"train{suffix}").write_bytes(content)
         try:
-            loaded = load_task(config.Task(name="own", kind=config.Kind.classification, path=directory), None)
+            loaded = load_task(config.Task(name="own", kind=choices.Kind.classification, path=directory), None)
         except UserError as error:
             assert str(error)
         else:

@@ -17,7 +17,7 @@ from seqeval.metrics import f1_score, precision_score, recall_score
 from sklearn import metrics as sklearn
 from transformers import BertTokenizer, PreTrainedTokenizerFast
 
-from er import config
+from er import choices, config
 from er.errors import UserError
 from er.tasks import IGNORED, SPLITS, load_task
 from er.tasks.conll import sentences
@@ -35,7 +35,7 @@ SENTENCES: list[Sentence] = [
 
 
 def own(**fields: Any) -> config.Task:
-    return config.Task(**{"name": "own", "kind": config.Kind.tagging, "text": ["tokens"], "label": "tags", **fields})
+    return config.Task(**{"name": "own", "kind": choices.Kind.tagging, "text": ["tokens"], "label": "tags", **fields})
 
 
 def conll(rows: list[Sentence], columns: str = "{}\t{}\n") -> str:
@@ -312,7 +312,7 @@ class TestUnseen:
             load_task(own(path=self.folder(tmp_path)), None)
 
     def test_or_counts_as_wrong(self, tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-        wrong = config.UnseenLabel.wrong
+        wrong = choices.UnseenLabel.wrong
         task = load_task(own(path=self.folder(tmp_path), unseen_label=wrong), None)
         assert isinstance(task, Tagging)
         features = task.tokenize(tokenizer)["test"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from er.config import Head
+from er.choices import Head
 from er.testing import padded_batch, tiny
 from er.training.heads import LOSSES, auto_class, build
 

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 import er
 from er.cache.spaces import spaces
 from er.cache.verify import examine
+from er.choices import Switch
 from er.commands.predict import count, files_of, predict, rows_of
 from er.commands.unfinished import unfinished
 from er.commands.upkeep import prune
-from er.config import Config, Switch
+from er.config import Config
 from er.errors import UserError
 from er.results import Result
 from er.tasks import Row, readers
