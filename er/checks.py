@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any
@@ -51,6 +50,7 @@ READ_BY = {
     "points": ("train",),
     "report": ("report",),
     "search": ("search_cut",),
+    "trainer.devices": ("train", "plan"),
 }
 """Options that some verbs read and the others would ignore in silence."""
 
@@ -73,12 +73,11 @@ def settings(cfg: DictConfig) -> Config:
 def check_verb(verb: str, overrides: Iterable[str]) -> None:
     """Refuse an option that only other verbs read."""
     for override in overrides:
-        name = re.split(r"[.=]", override.lstrip("+~"))[0]
-        if verb not in READ_BY.get(name, (verb,)):
-            readers = " and ".join(f"er {each.replace('_', '-')}" for each in READ_BY[name])
-            raise UserError(
-                f"{override}: er {verb.replace('_', '-')} does not read this; {readers} would. Leave it out."
-            )
+        name = override.lstrip("+~").partition("=")[0]
+        readers = READ_BY.get(name) or READ_BY.get(name.partition(".")[0]) or (verb,)
+        if verb not in readers:
+            those = " and ".join(f"er {each.replace('_', '-')}" for each in readers)
+            raise UserError(f"{override}: er {verb.replace('_', '-')} does not read this; {those} would. Leave it out.")
 
 
 def check(config: Config) -> None:

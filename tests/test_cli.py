@@ -64,6 +64,7 @@ def test_an_unknown_verb_is_named(tmp_path: Path) -> None:
         ("train", "bench.batches=3", "er bench"),
         ("report", "run=there", "er predict and er export"),
         ("cache", "search.loss=2", "er search-cut"),
+        ("bench", "trainer.devices=2", "er train and er plan"),
     ],
 )
 def test_an_option_of_another_verb_is_refused(tmp_path: Path, verb: str, option: str, reader: str) -> None:

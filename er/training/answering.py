@@ -16,7 +16,8 @@ from er.errors import UserError
 from er.tasks import NEW, Task, unlabelled
 from er.training import apart, cross_model
 from er.training.apart import lowered
-from er.training.data import Split, Tokens, batches_of
+from er.training.batches import batches_of
+from er.training.data import Split, Tokens
 from er.training.methods import assemble
 from er.training.module import Batch, RecyclingModule
 from er.training.recycle import autocast, encoder, fill, open_cache

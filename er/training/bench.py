@@ -23,8 +23,9 @@ from er.encoders import sharing
 from er.errors import UserError
 from er.timing import Stopwatch, synchronize
 from er.training.arms import Arm, build_arms
+from er.training.batches import BucketedBatches
 from er.training.counted import multiplications
-from er.training.data import BucketedBatches, Tokens
+from er.training.data import Tokens
 from er.training.methods import load, prepared
 from er.training.recycle import encoder, fill, open_cache
 from er.training.workload import Workload

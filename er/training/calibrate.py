@@ -23,8 +23,9 @@ from er.planning import Cost, Shapes, chosen, fitted
 from er.timing import synchronize
 from er.training import cross_model
 from er.training.arms import RECYCLING, Arm, build_arms, optimizer_of, placed, whole
+from er.training.batches import BucketedBatches, batches_of
 from er.training.bench import alternate
-from er.training.data import BucketedBatches, Split, Tokens, batches_of
+from er.training.data import Split, Tokens
 from er.training.heads import LOSSES
 from er.training.methods import assemble
 from er.training.recycle import autocast, encoder, fill

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from er.cache.codec import STORAGE
 from er.cache.key import KEY, Ints, Keys, Space
 from er.cache.store import ActivationCache
-from er.training.data import BucketedBatches, batches_of
+from er.training.batches import BucketedBatches, batches_of
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,8 @@ import torch
 
 from er.config import Config
 from er.tasks import load_task
-from er.training.data import BucketedBatches, Split
+from er.training.batches import BucketedBatches
+from er.training.data import Split
 from er.training.methods import Parts, assemble
 from er.training.module import RecyclingModule
 from er.training.recycle import open_cache, recycle

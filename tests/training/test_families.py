@@ -20,7 +20,8 @@ from er.errors import UserError
 from er.results import Result
 from er.testing import FAMILIES, padded_batch, same, tiny, tiny_checkpoint
 from er.training.adapters import NAME, add_adapter
-from er.training.data import BucketedBatches, Split, Tokens
+from er.training.batches import BucketedBatches
+from er.training.data import Split, Tokens
 from er.training.methods import Parts, assemble
 from er.training.module import RecyclingModule
 from er.training.recycle import open_cache, recycle
