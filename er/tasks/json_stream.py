@@ -13,7 +13,7 @@ PIECE = 1 << 16
 """Characters that are read at once."""
 
 NEAR = 16
-"""So near the end of what was read, an error may only say that there is more to come: half an escape or a name."""
+"""So near the end of what was read, nothing is settled: half an escape or a name, `-0` and `.` of -0.5."""
 
 BLANK = " \t\n\r"
 
@@ -71,8 +71,9 @@ class Reading:
             except (ValueError, RecursionError) as error:
                 raise UserError(f"{self._path}:{self._line}: unreadable JSON ({error}). {self._expected}") from error
             else:
-                if end < len(self._text) or not self._more():  # else a number may go on
-                    self._at = end
+                length = end - self._at
+                if end + NEAR <= len(self._text) or not self._more():
+                    self._at += length
                     return value
 
     def items(self) -> Iterator[Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from er import choices, config
@@ -217,6 +217,8 @@ def test_parquet_is_read_part_by_part(tmp_path: Path) -> None:
     assert [next(rows).fields["text"][:4] for _ in range(2)] == ["0 0 ", "0 1 "]
 
 
+@example(value=-0.0, piece=2, indent=None)
+@example(value=[1e300, 1e-7, True], piece=1, indent=None)
 @given(
     value=st.recursive(
         st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text()),
