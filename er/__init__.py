@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from er.cache import ActivationCache
     from er.encoders import split
-    from er.training.predict import predict
-    from er.training.trained import load_run
+    from er.serving.predict import predict
+    from er.serving.trained import load_run
 
 __all__ = ["ActivationCache", "load_run", "predict", "split"]
 
 HOMES = {
     "ActivationCache": "er.cache",
-    "load_run": "er.training.trained",
-    "predict": "er.training.predict",
+    "load_run": "er.serving.trained",
+    "predict": "er.serving.predict",
     "split": "er.encoders",
 }
 """Where each name is defined: its module is imported when the name is first used, and `er --help` needs none."""

@@ -19,7 +19,7 @@ It divides the cores among the threads of its processes, unless OMP_NUM_THREADS 
 
 
 class ErSweeper(BasicSweeper):
-    """Sweeps over the points that Hydra's own sweeper would, after a look at all of them; see `er.training.sweep`."""
+    """Sweeps over the points that Hydra's own sweeper would, after a look at all of them; see `er.studies.sweep`."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Set up the launcher as well; where its plugin is missing, say what to install."""
@@ -39,7 +39,7 @@ class ErSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Do what is missing; leave with an exit code where not all of it could be done."""
-        from er.training.sweep import sweep  # imported late: every command loads this file
+        from er.studies.sweep import sweep  # imported late: every command loads this file
 
         assert self.config is not None and self.launcher is not None and self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)

@@ -44,7 +44,7 @@ def main(cfg: DictConfig) -> None:
 
 def together(folder: Path, record: dict[str, Any], write: Callable[[Path, str], None]) -> list[str]:
     """Put the models side by side that were timed in the same way, if there are several; keep that as `speed.md`."""
-    from er import speed
+    from er.benchmarks import speed
 
     there = [json.loads(path.read_text()) for path in folder.glob("{task}-*-{method}-*.json".format(**record))]
     alike = [each for each in there if shared(each) == shared(record)]
@@ -68,8 +68,8 @@ def measure(config: Config) -> dict[str, Any]:
     import torch
 
     from er import encoders, results
-    from er.training.bench import bench
-    from er.training.workload import workload
+    from er.benchmarks.bench import bench
+    from er.benchmarks.workload import workload
 
     depth = encoders.depth(encoders.load_config(config.model))
     k = cut_layer(config.method.cut, depth)
@@ -82,7 +82,7 @@ def measure(config: Config) -> dict[str, Any]:
 
 def report(record: dict[str, Any]) -> str:
     """Write the arms side by side, where their time went, and what recycling costs and saves."""
-    from er import speed
+    from er.benchmarks import speed
 
     build, modes = record["build"], ("training", "inference")
     share = speed.ratio(build["seconds"], "build", "plain")

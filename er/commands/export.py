@@ -18,6 +18,6 @@ def main(cfg: DictConfig) -> None:
         raise UserError(
             f"run={config.run} to={config.to}: give one run's folder and where to: er export run=DIR to=DIR."
         )
-    from er.training.export import export
+    from er.serving.export import export
 
     export(config.run, config.to, config.overwrite)

@@ -19,9 +19,9 @@ from er.config import CONF
 from er.errors import UserError
 
 if TYPE_CHECKING:
-    from er.planning import Setting, Total
-    from er.training.profile import Profile
-    from er.training.study import Study
+    from er.studies.planning import Setting, Total
+    from er.studies.profile import Profile
+    from er.studies.study import Study
 
 
 def main() -> None:
@@ -46,11 +46,12 @@ def _sweeps(word: str) -> bool:
 
 def plan(words: list[str], runs: Path, progress: bool) -> None:
     """Survey the points of the sweep, foresee what is to be done, and report it."""
-    from er import planning, results, sweeps
-    from er.training.foresee import foresee, profile_of
-    from er.training.study import Shelf, survey
+    from er import results
+    from er.studies import grid, planning
+    from er.studies.foresee import foresee, profile_of
+    from er.studies.study import Shelf, survey
 
-    shelf, points = Shelf(), sweeps.points("train", words)
+    shelf, points = Shelf(), grid.points("train", words)
     study = survey(points, shelf, progress, "plan")
     if not study.runs:
         raise UserError("\n".join(["None of this can be run.", *impossible(study)]))
@@ -66,7 +67,7 @@ def plan(words: list[str], runs: Path, progress: bool) -> None:
 def record(words: list[str], study: Study, settings: list[Setting], total: Total, profile: Profile) -> dict[str, Any]:
     """Return the plan as JSON can hold it."""
     from er import results
-    from er.training.foresee import device_of
+    from er.studies.foresee import device_of
 
     return {
         "overrides": words,
@@ -100,7 +101,7 @@ def report(study: Study, settings: list[Setting], total: Total, profile: Profile
 
 def row(setting: Setting) -> dict[str, Any]:
     """Return a row of the table: what is missing, and seconds an epoch."""
-    from er.planning import break_even
+    from er.studies.planning import break_even
 
     about = {name: getattr(setting, name) for name in ("task", "model", "method", "cut", "arm", "storage")}
     counts = {"runs": setting.done + len(setting.epochs), "done": setting.done}
@@ -126,7 +127,7 @@ def conclusion(settings: list[Setting], total: Total) -> str:
 
 def worthless(settings: list[Setting]) -> list[str]:
     """Say where recycling does not pay, and why; nothing where it does everywhere."""
-    from er.planning import verdict
+    from er.studies.planning import verdict
 
     found = [
         f"- {each.task}, {each.model}, {each.method}, cut at layer {each.cut}, {each.storage}: {reason}"

@@ -20,8 +20,8 @@ from er.config import CONF, Config
 from er.errors import UserError
 
 if TYPE_CHECKING:
+    from er.serving.predict import Predictor
     from er.tasks import Reader, Row
-    from er.training.predict import Predictor
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +51,9 @@ def main(cfg: DictConfig) -> None:
 def predict(config: Config, runs: list[str], source: str, target: str) -> None:
     """Write a record for every text of `source` to `target`, all of them or none."""
     _check_target(target, config.overwrite)
+    from er.serving.predict import Predictor
+    from er.serving.trained import load_run
     from er.tasks import readers
-    from er.training.predict import Predictor
-    from er.training.trained import load_run
 
     trained = [load_run(run) for run in runs]
     known = readers(trained[0].config.task)

@@ -13,7 +13,7 @@ from er.checks import settings
 from er.config import CONF, Config
 
 if TYPE_CHECKING:
-    from er.searching import Probe
+    from er.studies.curve import Probe
 
 
 @hydra.main(config_path=str(CONF), config_name="search_cut", version_base="1.3")
@@ -21,7 +21,7 @@ def main(cfg: DictConfig) -> None:
     """Probe every cut, and suggest the deepest that loses no more than `search.loss` points."""
     config = settings(cfg)
     logging.getLogger("er").setLevel(logging.WARNING)  # what each short run says is not for here
-    from er.training.search import search
+    from er.studies.search import search
 
     sys.stdout.write(report(config, search(config)))
 
@@ -29,7 +29,7 @@ def main(cfg: DictConfig) -> None:
 def report(config: Config, probes: list[Probe]) -> str:
     """Write the curve, and what follows from it."""
     from er.commands.bench import table
-    from er.searching import smoothed, suggested
+    from er.studies.curve import smoothed, suggested
 
     curve = smoothed([probe.score for probe in probes])
     rows = [

@@ -30,8 +30,8 @@ def train(config: Config) -> None:
 
 def together(points: list[list[str]]) -> None:
     """Do the runs of several points together; those that fail are told when all have ended."""
-    from er.sweeps import composed
-    from er.training.together import run_together
+    from er.studies.grid import composed
+    from er.studies.together import run_together
 
     given = run_together([settings(composed("train", point)) for point in points], points)
     errors = [each for each in given if isinstance(each, Exception)]

@@ -100,10 +100,10 @@ def prune(config: Config) -> None:
 def prune_entries(config: Config) -> None:
     """Drop from the spaces of these runs all entries but those of the texts that the corpus still has."""
     from er.commands.predict import STANDARD, files_of, rows_of
+    from er.serving.predict import Predictor
+    from er.serving.trained import load_run
+    from er.serving.wanted import wanted
     from er.tasks import readers
-    from er.training.predict import Predictor
-    from er.training.trained import load_run
-    from er.training.wanted import wanted
 
     source = config.input
     if not config.run or source is None or source == STANDARD or config.space or config.older_than or config.max_bytes:

@@ -7,7 +7,7 @@ import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -32,9 +32,6 @@ from er.training.record import Record
 from er.training.recycle import open_cache, recycle
 from er.training.requeue import requeued
 
-if TYPE_CHECKING:
-    from er.training.together import Common
-
 log = logging.getLogger(__name__)
 
 WEIGHTS = "weights.safetensors"
@@ -50,6 +47,21 @@ CHECKPOINTS = "checkpoints"
 
 TOKENS = "tokens"
 """The folder of tokenised texts, beside the spaces of the cache."""
+
+
+class Common(Protocol):
+    """What runs that are done together load once, and read once."""
+
+    runs: int
+
+    def task(self, config: Config) -> Task:
+        """Return the task of a run."""
+
+    def tokens(self, config: Config) -> dict[str, Split]:
+        """Return the tokenised splits of a run."""
+
+    def share(self, splits: dict[str, Split]) -> None:
+        """Have what is cached of a run's splits read with that of the others."""
 
 
 def run(config: Config, common: Common | None = None) -> Result:

@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from er import encoders, tables
+from er.benchmarks.bench import bench
+from er.benchmarks.workload import workload
 from er.cache.spaces import spaces
 from er.commands import cache as command
 from er.config import Config
@@ -23,11 +25,9 @@ from er.errors import UserError
 from er.tasks import load_task
 from er.testing import FAMILIES, padded_batch, tiny, tiny_checkpoint
 from er.training import apart
-from er.training.bench import bench
 from er.training.data import Split, Tokens
 from er.training.recycle import open_cache, recycle
 from er.training.run import run, tokenized
-from er.training.workload import workload
 from tests.training.test_families import both_arms, parts_of
 from tests.training.test_kinds import asked, pairs
 

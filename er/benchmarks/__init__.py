@@ -1,0 +1,1 @@
+"""The arms of one model and cut, timed side by side."""
