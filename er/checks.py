@@ -29,6 +29,9 @@ LEAST = {
     "together": 1,
     "bench.batches": 1,
     "bench.warmup": 0,
+    "search.epochs": 1,
+    "search.examples": 1,
+    "search.loss": 0,
     "seed": 0,
 }
 """The least that a number may be."""

@@ -16,10 +16,12 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from er import asked, results
 from er.asked import Asked
+from er.errors import UserError
 from er.studies.foresee import foresee, grouped, profile_of
 from er.studies.order import ordered
 from er.studies.planning import Setting
 from er.studies.study import Point, Shelf, Study, survey
+from er.training.attempt import leave
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,9 @@ Launch: TypeAlias = Callable[[list[list[str]], int], Sequence[JobReturn]]
 
 Job: TypeAlias = list[Point]
 """The runs that one process does."""
+
+Stamps: TypeAlias = dict[Path, dict[str, int]]
+"""When each run left a result, or a failure."""
 
 LOST = "its process was lost"
 
@@ -97,7 +102,9 @@ def shared_out(runs: list[Point], together: int) -> list[Job]:
     from er.studies.together import alike
 
     groups = grouped(runs, lambda run: alike(run.config)).values()
-    return [group[start : start + together] for group in groups for start in range(0, len(group), together)]
+    jobs = [group[start : start + together] for group in groups for start in range(0, len(group), together)]
+    # a job holds the folders of all its runs: where all take them in one order, no two wait for each other
+    return [sorted(job, key=lambda run: run.directory) for job in jobs]
 
 
 def overrides_of(job: Job) -> list[str]:
@@ -111,21 +118,38 @@ def overrides_of(job: Job) -> list[str]:
 
 
 def launched(jobs: list[Job], launch: Launch, number: int) -> list[Failure]:
-    """Launch jobs; runs that went down with another one are launched again, as long as that gets any of them done."""
+    """Launch jobs; runs that went down with another one are launched again, as long as that gets any of them further.
+
+    Where none of them was done, those that had begun are launched one by one, as nobody knows which of them it was.
+    """
     runs = [run for job in jobs for run in job]
-    before = {run.directory: _stamp(run) for run in runs}
+    before = {run.directory: _stamps(run) for run in runs}
     try:
         returned = launch([overrides_of(job) for job in jobs], number)
+    except UserError as error:  # it takes no jobs at all
+        return [Failure(run, str(error)) for run in runs]
     except Exception as error:  # whatever a launcher has to say; a run's own errors come back in what it returns
         log.error("The launcher gave up: %s: %s", type(error).__name__, error)
     else:
         return list(failed(jobs, returned, before))
-    lost = [run for run in runs if _stamp(run) == before[run.directory]]
-    again = [run for run in lost if not (run.directory / results.FAILED).exists()]
-    known = [Failure(run, recorded(run)) for run in lost if (run.directory / results.FAILED).exists()]
-    if again and len(again) < len(runs):
-        return known + launched([[run] for run in again], launch, number)
-    return known + [Failure(run, LOST) for run in again]
+    left = {run.directory: _left(run, before) for run in runs}
+    known = [Failure(run, recorded(run)) for run in runs if results.FAILED in left[run.directory]]
+    lost = [run for run in runs if not left[run.directory]]
+    if len(lost) < len(runs):
+        return known + (launched([[run] for run in lost], launch, number) if lost else [])
+    begun = [run for run in lost if (run.directory / results.LOG).exists()]
+    if len(runs) == 1 or not begun:
+        return [_lost(run) for run in lost]
+    alone = [failure for run in begun for failure in launched([[run]], launch, number)]
+    rest = [[run] for run in lost if run not in begun]
+    return alone + (launched(rest, launch, number) if rest else [])
+
+
+def _lost(run: Point) -> Failure:
+    """Return the failure of a run whose process ended without a word, which leaves one if it had begun."""
+    if (run.directory / results.LOG).exists():
+        leave(run.directory, run.config, run.overrides, LOST)
+    return Failure(run, LOST)
 
 
 def recorded(run: Point) -> str:
@@ -133,13 +157,13 @@ def recorded(run: Point) -> str:
     return str(json.loads((run.directory / results.FAILED).read_text(encoding="utf-8"))["error"])
 
 
-def failed(jobs: list[Job], returned: Sequence[JobReturn], before: dict[Path, int | None]) -> Iterator[Failure]:
+def failed(jobs: list[Job], returned: Sequence[JobReturn], before: Stamps) -> Iterator[Failure]:
     """Yield the runs that came back with an error; of several in a job, those that have no new result."""
     for job, said in zip(jobs, returned, strict=True):
         if said.status is JobStatus.COMPLETED:
             continue
         for run in job:
-            if len(job) == 1 or _stamp(run) == before[run.directory]:
+            if len(job) == 1 or results.NAME not in _left(run, before):
                 left = len(job) > 1 and (run.directory / results.FAILED).exists()
                 # the property of the name `return_value` raises, and prints as it does
                 yield Failure(run, recorded(run) if left else f"{said._return_value}")
@@ -152,9 +176,14 @@ def _asked(run: Point) -> Asked:
     return Asked(str(below), *names, str(config.method.cut), str(config.seed), command)
 
 
-def _stamp(run: Point) -> int | None:
-    path = run.directory / results.NAME
-    return path.stat().st_mtime_ns if path.exists() else None
+def _stamps(run: Point) -> dict[str, int]:
+    paths = [run.directory / name for name in (results.NAME, results.FAILED)]
+    return {path.name: path.stat().st_mtime_ns for path in paths if path.exists()}
+
+
+def _left(run: Point, before: Stamps) -> set[str]:
+    """Return which ends of a run are there that were not before."""
+    return {name for name, at in _stamps(run).items() if at != before[run.directory].get(name)}
 
 
 def told(study: Study) -> str:

@@ -6,8 +6,9 @@ import json
 import logging
 import os
 import shlex
+import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def attempt(config: Config, directory: Path) -> Iterator[None]:
         except Exception as error:
             mistake = isinstance(error, UserError)
             if not mistake or (_swept() and not (directory / results.NAME).exists()):
-                _leave(directory, config, str(error) if mistake else f"{type(error).__name__}: {error}")
+                given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+                leave(directory, config, given, str(error) if mistake else f"{type(error).__name__}: {error}")
             else:
                 (directory / results.LOG).unlink()
             raise
@@ -89,15 +91,14 @@ def _swept() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
 
 
-def _leave(directory: Path, config: Config, error: str) -> None:
-    """Write why a run failed, and all that it takes to look into it."""
-    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+def leave(directory: Path, config: Config, overrides: Sequence[str], error: str) -> None:
+    """Write why a run failed, and all that it takes to look into it; the traceback is that of what is being handled."""
     path = directory / results.FAILED
     said = {
         "error": error,
-        "command": shlex.join(["er", "train", *given]),
+        "command": shlex.join(["er", "train", *overrides]),
         "log": str((directory / results.LOG).absolute()),
-        "traceback": traceback.format_exc(),
+        "traceback": traceback.format_exc() if sys.exc_info()[0] else None,
         "config": identity.plain(config),
     }
     log.error("%s; more in %s", error, path)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging.config
 import os
+import signal
+import sys
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
@@ -30,12 +34,14 @@ def launch(work: Callable[[Config], object], config: Config) -> None:
     difference whether a run is one of `er train`, of a sweep, or of somebody's own script.
     """
     told = get_context("spawn").SimpleQueue()
-    with tempfile.TemporaryDirectory(prefix="er-ranks-") as folder:
+    with _told_to_end(), tempfile.TemporaryDirectory(prefix="er-ranks-") as folder:
         arguments = (work, config, f"file://{folder}/meeting", told)
         ranks = start_processes(_rank, arguments, config.trainer.devices, join=False, start_method="spawn")
         try:
             while not ranks.join(grace_period=GRACE):
                 pass
+        except KeyboardInterrupt as interrupt:
+            raise SystemExit(128 + signal.SIGINT) from interrupt
         except ProcessException as error:
             if told.empty():
                 raise
@@ -45,8 +51,23 @@ def launch(work: Callable[[Config], object], config: Config) -> None:
                 process.kill()  # nothing to those that have ended
 
 
+@contextmanager
+def _told_to_end() -> Iterator[None]:
+    """Have SIGTERM end this process as an exception does, and its ranks with it, unless somebody else handles it."""
+    free = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if not free or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _rank(rank: int, work: Callable[[Config], object], config: Config, meeting: str, told: Any) -> None:
     world = config.trainer.devices
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; who started them ends them
     os.environ["LOCAL_RANK"] = str(rank)  # by which Lightning knows that there are processes enough
     messages: Any = OmegaConf.to_object(OmegaConf.load(CONF / "hydra" / "job_logging" / "er.yaml"))
     logging.config.dictConfig(messages)

@@ -13,6 +13,7 @@ from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from er.training.record import Record
 
@@ -30,12 +31,17 @@ class Interrupted(SystemExit):
 
 @contextmanager
 def requeued() -> Iterator[None]:
-    """Requeue the job of an interrupted run last of all: Slurm kills at once what is left of it, W&B's service, too."""
+    """Requeue the job of an interrupted run last of all: Slurm kills at once what is left of it, W&B's service, too.
+
+    A run that was told to end has not done what it was asked to, which Lightning's exception would call success.
+    """
     try:
         yield
     except Interrupted as interrupted:
         interrupted.leave()
         raise
+    except SIGTERMException as told:
+        raise SystemExit(128 + signal.SIGTERM) from told
 
 
 def submitted() -> bool:
@@ -50,6 +56,7 @@ class Requeue(Checkpoint):
     be, which would lose all since the last checkpoint. After SIGTERM, which precedes the end by some seconds, the run
     is saved and waits: a job that ended by itself would not be requeued by Slurm, and what ran beside it has ended.
     Outside of submitit Lightning ends the run on SIGTERM, after the step that runs: then, too, it is saved before.
+    A run of several processes gets no signal here: it goes on from its last periodic checkpoint.
     """
 
     def __init__(self, record: Record) -> None:

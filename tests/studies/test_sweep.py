@@ -23,16 +23,18 @@ from hydra.types import HydraContext
 from omegaconf import open_dict
 from pytorch_lightning import seed_everything
 
+from er import results
 from er.checks import settings
 from er.commands.train import train
 from er.config import Config
+from er.errors import UserError
 from er.reporting.gather import gather
 from er.reporting.pending import pending
 from er.results import Result, read
 from er.studies import grid
 from er.studies.order import ordered, space
 from er.studies.study import Point, Shelf, placed, survey
-from er.studies.sweep import overrides_of, sweep
+from er.studies.sweep import LOST, overrides_of, shared_out, sweep
 from er.training.attempt import attempt
 from er.training.run import fit, run
 
@@ -51,6 +53,8 @@ class Sweeping:
         self.dies_after: int | None = None
         """The runs that the next launch does before it dies."""
         self.dies_by: type[BaseException] = ChildProcessError
+        self.begun = 0
+        """Of the runs that it does not do, those that it has begun by then."""
 
     def points(self, *overrides: str) -> list[list[str]]:
         return grid.points("train", [*self.common, *overrides])
@@ -66,6 +70,10 @@ class Sweeping:
         alive, self.dies_after = self.dies_after, None
         returned = [_job(list(job)) for job in jobs[:alive]]
         if alive is not None:
+            for job in jobs[alive : alive + self.begun]:
+                place = placed(settings(grid.composed("train", list(job))), Shelf()).directory
+                place.mkdir(parents=True, exist_ok=True)
+                (place / results.LOG).touch()
             raise self.dies_by("a worker was killed")
         return returned
 
@@ -187,6 +195,42 @@ def test_a_launcher_that_dies_is_used_again_for_the_rest(
     assert sweeping("method=probe", "seed=3,4") == 1
     assert [len(batch) for batch in sweeping.batches] == [2]
     assert "0 done, 0 skipped (done before), 2 failed" in capsys.readouterr().out
+
+
+def test_a_worker_that_dies_takes_no_other_run_with_it(sweeping: Sweeping) -> None:
+    sweeping.dies_after, sweeping.begun = 0, 2
+    assert sweeping("method=probe", "seed=0,1,2") == 0
+    assert [len(batch) for batch in sweeping.batches] == [3, 1, 1, 1]
+
+
+def test_a_run_that_dies_each_time_leaves_its_failure(
+    sweeping: Sweeping, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweeping.dies_after, sweeping.begun = 0, 1
+    assert sweeping("method=probe", "seed=0") == 1
+
+    (left,) = (tmp_path / "runs").rglob(results.FAILED)
+    failed = json.loads(left.read_text())
+    assert failed["error"] == LOST and failed["command"].endswith("seed=0") and failed["config"]["seed"] == 0
+    assert f"seed=0\n  {LOST}\n  {left}" in capsys.readouterr().out
+    assert sweeping("method=probe", "seed=0") == 0 and not left.exists()
+
+
+def test_a_launcher_that_takes_no_jobs_says_why(sweeping: Sweeping, capsys: pytest.CaptureFixture[str]) -> None:
+    sweeping.dies_after, sweeping.dies_by = 0, UserError
+    assert sweeping("method=probe", "seed=0,1") == 1
+    assert "seed=0\n  a worker was killed\nseed=1\n  a worker was killed" in capsys.readouterr().out
+
+
+def test_jobs_take_their_runs_in_one_order_however_they_are_listed(sweeping: Sweeping) -> None:
+    with grid.composing():
+        runs = [
+            survey(sweeping.points("method=probe", seeds), Shelf(), False).runs
+            for seeds in ("seed=0,1,2", "seed=2,1,0")
+        ]
+        one, other = (shared_out(each, together=3) for each in runs)
+
+    assert [[run.directory for run in job] for job in one] == [[run.directory for run in job] for job in other]
 
 
 def test_runs_that_share_follow_one_another(sweeping: Sweeping, words: Path, tmp_path: Path) -> None:

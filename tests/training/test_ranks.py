@@ -194,6 +194,26 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(small: Small, tmp_path
     assert results[0].metrics == results[1].metrics
 
 
+@LINUX
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_told_to_end_takes_its_ranks_with_it(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    long = command(small(), "optim.epochs=500", "optim.patience=null")
+    process = subprocess.Popen(long, stderr=subprocess.PIPE, text=True)
+    processes = started(process, tmp_path / "runs")
+
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+
+    assert process.returncode == 128 + number and "Traceback" not in said
+    assert gone(processes)
+    assert not list((tmp_path / "temporary").glob("er-ranks-*"))
+
+
 @pytest.mark.slow
 def test_a_sweep_trains_each_run_in_two_processes(small: Small, tmp_path: Path) -> None:
     done = subprocess.run([*command(small(), "optim.epochs=1", "seed=0,1"), "-m"], check=False)

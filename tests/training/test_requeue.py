@@ -92,8 +92,9 @@ def test_outside_of_a_job_a_run_that_is_told_to_end_saves_and_ends(
 
     with monkeypatch.context() as patch:
         patch.setattr(Callback, hook, sent(signal.SIGTERM, hook, epoch=1, step=4))
-        with pytest.raises(SystemExit):
+        with pytest.raises(SystemExit) as ended:
             run(small(EPOCHS, NEVER))
+        assert ended.value.code == 128 + signal.SIGTERM
 
     assert_the_same(run(small(EPOCHS, NEVER)), undisturbed, tmp_path)
 
