@@ -32,6 +32,7 @@ LEAST = {
     "search.epochs": 1,
     "search.examples": 1,
     "search.loss": 0,
+    "report.figures": 0,
     "seed": 0,
 }
 """The least that a number may be."""

@@ -19,6 +19,9 @@ NAME = "result.json"
 FAILED = "failed.json"
 """What a run that failed leaves: its `error`, `command`, `traceback` and `config`, and the path of its `log`."""
 
+BEGUN = "begun.json"
+"""What a run that has begun leaves until it ends: its configuration, by which an interrupted one is completed."""
+
 LOG = "log.txt"
 """What a run has logged, as long as it is not done."""
 
@@ -58,6 +61,8 @@ class Result:
     """Tokens a second, padding not counted, while it trained, reading included, and while it evaluated."""
     memory: dict[str, int] = field(default_factory=dict)
     """The most bytes that the process held (`rss`) and allocated on its accelerator (`device`), from the build on."""
+    depth: int | None = None
+    """How many layers the encoder has."""
     offset: int | None = None
     """Where texts were encoded apart: the tokens that were kept free before the second."""
     version: int = VERSION
@@ -107,12 +112,18 @@ def read(path: Path) -> Result:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Describe where and when a run happened: times from different hardware are never divided by each other."""
+    """Describe where and when a run happened: times from different hardware are never divided by each other.
+
+    `cpus` are those that compute: no more than this process has threads, of which launchers give each run its share.
+    """
+    import torch  # whoever computes has loaded it; who only reads records need not
+
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {
         "device": device,
         "host": platform.node(),
         "machine": platform.machine(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpus": min(cpus, torch.get_num_threads()),
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "commit": _commit(),

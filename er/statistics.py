@@ -64,14 +64,6 @@ def _swapped(swaps: np.ndarray, counts: np.ndarray, pairs: np.ndarray) -> np.nda
     return _difference(np.concatenate([counts - swaps, swaps], axis=1), mirrored)
 
 
-def compare(first: Path, second: Path, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
-    """Compare two runs by their `predictions.jsonl`: accuracy, a question's F1, or the F1 of entities."""
-    ours, theirs = predictions(first), predictions(second)
-    if [row["label"] for row in ours] != [row["label"] for row in theirs]:
-        raise UserError(f"{first} and {second} are of other test examples. Compare runs of one task.")
-    return paired_bootstrap(scores(ours), scores(theirs), resamples, seed)
-
-
 def predictions(path: Path) -> list[dict[str, Any]]:
     """Read a `predictions.jsonl`; a file that is none is a `UserError` that names it."""
     try:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +7,7 @@ import pytest
 from scipy.stats import ttest_rel
 from seqeval.metrics import f1_score
 
-from er.errors import UserError
-from er.statistics import compare, paired_bootstrap, scores
+from er.statistics import paired_bootstrap, scores
 
 RANDOM = np.random.default_rng(0)
 
@@ -85,16 +82,3 @@ def test_sentences_without_entities_score_nothing() -> None:
 )
 def test_every_kind_has_scores(rows: list[dict[str, Any]], expected: list[Any]) -> None:
     assert scores(rows).tolist() == expected
-
-
-def test_runs_are_compared_by_what_they_left(tmp_path: Path) -> None:
-    for name, wrong in {"a": 2, "b": 12, "c": 0}.items():
-        labels = "no" if name == "c" else "yes"
-        rows = [{"index": i, "label": labels, "prediction": "x" if i < wrong else labels} for i in range(40)]
-        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-    assert compare(tmp_path / "a", tmp_path / "b").mean == pytest.approx(0.25)
-    with pytest.raises(UserError, match="other test examples"):
-        compare(tmp_path / "a", tmp_path / "c")
-    with pytest.raises(UserError, match="no predictions"):
-        compare(tmp_path / "a", tmp_path / "missing")

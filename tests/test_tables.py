@@ -17,7 +17,7 @@ def result(method: str, train: float, *, cost: float | None = None, seed: int = 
     named: dict[str, Any] = {
         "task": {"name": "t", "limit": None},
         "model": {"name": "m"},
-        "method": {"name": method},
+        "method": {"name": method, "head": "linear"},
         "cut": 0 if method == "finetune" else 3,
         "optim": {"batch_size": 32},
         "seed": seed,
@@ -27,7 +27,14 @@ def result(method: str, train: float, *, cost: float | None = None, seed: int = 
     return Result(
         run_id=f"{method}{seed}{host}",
         identity=named,
-        config={"method": {"recycles": method != "finetune"}},
+        config={
+            **{name: {"name": "a"} for name in ("model", "optim")},
+            "task": {"name": "t", "kind": "classification"},
+            "method": {"name": method, "cut": 0.5, "recycles": method != "finetune"},
+            "trainer": {"name": "cpu", "precision": "32-true"},
+            "cut": 0.5,
+            "seed": seed,
+        },
         metrics={"test/accuracy": 0.5 + seed / 10, "test/macro_f1": 0.4, "dev/loss": 1.0},
         seconds={"build": 0.0, "read": 1.0, "train": train - 1.0, "evaluate": 1.0},
         steps=100,

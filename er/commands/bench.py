@@ -44,7 +44,7 @@ def main(cfg: DictConfig) -> None:
 
 def together(folder: Path, record: dict[str, Any], write: Callable[[Path, str], None]) -> list[str]:
     """Put the models side by side that were timed in the same way, if there are several; keep that as `speed.md`."""
-    from er.benchmarks import speed
+    from er import speed
 
     there = [json.loads(path.read_text()) for path in folder.glob("{task}-*-{method}-*.json".format(**record))]
     alike = [each for each in there if shared(each) == shared(record)]
@@ -82,7 +82,7 @@ def measure(config: Config) -> dict[str, Any]:
 
 def report(record: dict[str, Any]) -> str:
     """Write the arms side by side, where their time went, and what recycling costs and saves."""
-    from er.benchmarks import speed
+    from er import speed
 
     build, modes = record["build"], ("training", "inference")
     share = speed.ratio(build["seconds"], "build", "plain")

@@ -114,6 +114,8 @@ def row(setting: Setting) -> dict[str, Any]:
 
 def conclusion(settings: list[Setting], total: Total) -> str:
     """Say what all of it takes."""
+    from er.speed import spoken
+
     most = max(epochs for setting in settings for epochs in setting.epochs)
     lines = [
         f"Up to {most} epochs a run; early stopping may need fewer. Seconds are those of an epoch of training; the "
@@ -145,11 +147,3 @@ def impossible(study: Study) -> list[str]:
         f"Impossible: {points[0]}{f' and {len(points) - 1} more' if len(points) > 1 else ''}\n  {reason}"
         for reason, points in study.impossible.items()
     ]
-
-
-def spoken(seconds: float) -> str:
-    """Write a time in the unit that suits it."""
-    for unit, size in {"hours": 3600, "minutes": 60}.items():
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} seconds"

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from er import tables
 from er.reporting.style import ARMS, AXIS, INK, PHASES, SOFT, SURFACE, panel, rendered
 
-PLACE = ["task", "model", *tables.HARDWARE, "versions"]
+PLACE = ["task", "model", *tables.TIMED]
 """What the runs of one figure share."""
 
 WAY = tables.SETTING[2:]

@@ -10,12 +10,16 @@ import numpy as np
 import pandas as pd
 
 from er import tables
+from er.identity import run_id
 from er.reporting.gather import Gathered
-from er.reporting.significance import LIKE, SIGNIFICANT
+from er.reporting.significance import SIGNIFICANT, with_baseline
 from er.statistics import Difference
 
 SCATTER = 0.1
 """What the standard deviation of a ratio of times may be, as a share of it."""
+
+SAME = "the same model, task, seed, batch size, hardware, versions and attention, done alone (together=1)"
+"""What a run must share with a finetune run for a speedup, in words."""
 
 PHASES = ("build_s", "read_s", "train_s", "evaluate_s")
 
@@ -77,7 +81,8 @@ def opening(found: Gathered, differences: dict[Hashable, Difference], missing: i
         findings=[
             _seeds(table),
             _baselines(table),
-            *_exact(table),
+            *_several_baselines(table),
+            *_exact(found),
             *_clocks(table),
             _one_kind(table, tables.HARDWARE, "hardware"),
             _one_kind(table, ["versions"], "versions"),
@@ -127,13 +132,12 @@ def _spaces(found: Gathered) -> int:
 
 def _gain(table: pd.DataFrame, differences: dict[Hashable, Difference]) -> Gain | None:
     """Return the setting with the greatest cold speedup, since it has to pay for its building."""
-    base = table.loc[table.method == "finetune", [*LIKE, "score"]].drop_duplicates(LIKE)
-    paired = table.merge(base, on=LIKE, how="left", suffixes=("", "_base"), validate="many_to_one")
+    paired = with_baseline(table)
     recycled = paired.loc[(paired.arm == "recycled") & paired.warm.notna()]
     if recycled.empty:
         return None
     recycled = recycled.assign(points=recycled.score - recycled.score_base)
-    groups = recycled.groupby([*tables.SETTING, *tables.HARDWARE, "versions"], sort=False)
+    groups = recycled.groupby([*tables.SETTING, *tables.TIMED], sort=False)
     means = groups[["warm", "cold", "points", "cost_s", "saved_s"]].mean()
     settings = [key[: len(tables.SETTING)] for key in means.index]
     worse = np.array([_worse(differences.get(setting)) for setting in settings])
@@ -179,32 +183,43 @@ def _baselines(table: pd.DataFrame) -> Finding:
     if others.empty:
         return Finding(False, "Baselines", "Only finetune was run: there is nothing to compare.")
     if without:
-        says = "have no finetune run of the same model, task, seed, batch size, hardware and versions, so no speedup."
+        says = f"have no finetune run of {SAME}, so no speedup."
         return Finding(False, "Baselines", f"{without} of {counted(len(others), 'run')} {says}")
-    return Finding(
-        True, "Baselines", "Every run has its finetune run: same model, task, seed, batch size, hardware and versions."
-    )
+    return Finding(True, "Baselines", f"Every run has its finetune run: {SAME}.")
 
 
-def _exact(table: pd.DataFrame) -> list[Finding]:
-    """Compare recycled with recomputed runs of the same seed: float32 must give the same score, to the digit."""
-    keys = [*LIKE, "method", "cut"]
-    frozen = table.loc[table.arm == "frozen", [*keys, "score"]].drop_duplicates(keys)
-    recycled = table.loc[(table.arm == "recycled") & (table.storage == "float32"), [*keys, "score"]].drop_duplicates(
-        keys
-    )
-    pairs = recycled.merge(frozen, on=keys, suffixes=("", "_frozen")).dropna(subset=["score", "score_frozen"])
+def _several_baselines(table: pd.DataFrame) -> list[Finding]:
+    """Say so where it had to be decided which finetune runs the others are compared with."""
+    base = table.loc[table.method == "finetune"]
+    groups = base.groupby([name for name in tables.LIKE if name != "seed"])
+    settings = sorted({setting for _, group in groups if group.differs.nunique() > 1 for setting in group.differs})
+    if not settings:
+        return []
+    says = f"finetune was run with {'; '.join(settings)}: scores are compared with what dev prefers in the mean."
+    return [Finding(False, "Several baselines", says)]
+
+
+def _exact(found: Gathered) -> list[Finding]:
+    """Compare recycled runs with those that differ in nothing but that: float32 must give the same score, to the digit.
+
+    On other hardware, or with other versions, not even the same run would.
+    """
+    same = [run_id(result.identity | {"storage": None}) for result in found.done]
+    keys = ["same", *tables.HARDWARE, "versions", "attention"]
+    table = found.table.assign(same=same)[[*keys, "arm", "storage", "score"]].dropna(subset="score")
+    recycled = table.loc[(table.arm == "recycled") & (table.storage == "float32")]
+    pairs = recycled.merge(table.loc[table.arm == "frozen"], on=keys, suffixes=("", "_frozen"))
     if pairs.empty:
         return []
-    same = int((pairs.score - pairs.score_frozen).abs().lt(0.005).sum())
-    says = f"{same} of {len(pairs)} recycled runs in float32 score to the digit what the same runs without a cache do."
-    return [Finding(same == len(pairs), "Exactness", says)]
+    alike = int((pairs.score - pairs.score_frozen).abs().lt(0.005).sum())
+    says = f"{alike} of {len(pairs)} recycled runs in float32 score to the digit what the same runs without a cache do."
+    return [Finding(alike == len(pairs), "Exactness", says)]
 
 
 def _clocks(table: pd.DataFrame) -> list[Finding]:
     """Say how far the speedups of a setting scatter over its seeds: on a busy machine they mean little."""
     others = table.loc[table.method != "finetune"]
-    ratios = (1 + others.warm / 100).groupby([others[name] for name in (*tables.SETTING, *tables.HARDWARE, "versions")])
+    ratios = (1 + others.warm / 100).groupby([others[name] for name in (*tables.SETTING, *tables.TIMED)])
     spread = (ratios.std() / ratios.mean()).dropna()
     if spread.empty:
         return []

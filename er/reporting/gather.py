@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,16 @@ import pandas as pd
 
 from er import results, tables
 from er.errors import UserError
+from er.reporting import benches, sound
+from er.reporting.benches import Timed
 from er.results import Result
 
 log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
+
+UNSOUND = (KeyError, TypeError, AttributeError, ValueError)
+"""What comes of taking a foreign or damaged file for a record."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class Unfinished:
     """What stopped it, where that is known."""
     command: str
     """What completes it, where the run has left that."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """What it was asked for, where the run has left that."""
 
 
 @dataclass
@@ -45,6 +52,8 @@ class Gathered:
     skipped: dict[Path, str]
     """Files that are no result of this version, and why."""
     unfinished: list[Unfinished]
+    timed: list[Timed] = field(default_factory=list)
+    """What `er bench` has measured."""
 
 
 def gather(folder: Path) -> Gathered:
@@ -68,6 +77,8 @@ def gather(folder: Path) -> Gathered:
             continue
         seen[key] = path
         read.append((result, line))
+    found.timed, unreadable = benches.read(folder)
+    found.skipped |= unreadable
     for reason in found.skipped.values():
         log.warning("left out: %s", reason)
     read.sort(key=lambda each: _order(each[1]))
@@ -100,18 +111,28 @@ def unfinished(directory: Path) -> Unfinished:
     """Describe a run without a result by what it has left."""
     path = directory / results.FAILED
     if not path.exists():
-        return Unfinished(directory, "interrupted", "")
+        return Unfinished(directory, "interrupted", "", _begun(directory / results.BEGUN))
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
         return Unfinished(directory, str(said["error"]), str(said.get("command") or ""))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, *UNSOUND) as error:
         return Unfinished(directory, f"failed; {path.name} cannot be read ({error})", "")
+
+
+def _begun(path: Path) -> dict[str, Any]:
+    """Return the configuration that a run has left for as long as it is not done, or nothing."""
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        sound.config(config)
+    except (OSError, *UNSOUND):
+        return {}
+    return config
 
 
 def _run_folders(folder: Path) -> Iterator[Path]:
     """Yield each folder in which a run ended or was begun, in order."""
     for path, folders, files in os.walk(folder):
-        begun = CHECKPOINTS in folders
+        begun = CHECKPOINTS in folders or {results.LOG, results.BEGUN} & set(files)
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name != CHECKPOINTS)
         if begun or results.NAME in files or results.FAILED in files:
             yield Path(path)
@@ -123,16 +144,17 @@ def _read(path: Path) -> tuple[Result, dict[str, Any]]:
     if result.version != results.VERSION:
         raise UserError(f"{path} has format {result.version}, this er reads {results.VERSION}. Run it again.")
     try:
+        result = sound.result(result)
         line = tables.row(result)
-        hash((result.run_id, *line.values()))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        sound.row(line)
+        finished = str(result.env.get("finished") or _modified(path))
+    except UNSOUND as error:
         raise UserError(f"{path} is not a result of er ({error!r}). Delete it and run again.") from error
     scores = [name for name in results.MAIN if name in line]
     extra = {
         "score": 100 * line[scores[0]] if scores else float("nan"),
-        "dev": 100 * results.score(result.metrics, "dev"),
         "scored": scores[0] if scores else "",
-        "finished": result.env.get("finished") or _modified(path),
+        "finished": finished,
         "directory": str(path.parent),
     }
     return result, line | extra

@@ -47,7 +47,7 @@ COLUMNS = [
     Column("misses", "misses", 0),
     Column("rss_bytes", "peak MB", 0, 1e-6),
     Column("device_bytes", "device peak MB", 0, 1e-6),
-    *(Column(name, name, None) for name in ("host", "device", "cpus", "versions", "finished", "run_id")),
+    *(Column(name, name, None) for name in (*tables.TIMED, "finished", "run_id")),
 ]
 
 KEPT = ("method", "seed", "finished", "run_id")
@@ -96,7 +96,7 @@ def _signed(number: float, digits: int) -> str:
 
 def _columns(table: pd.DataFrame) -> tuple[list[Column], str]:
     """Choose the columns in which runs differ, and say what the others hold."""
-    same = [name for name in (*tables.SETTING, *tables.HARDWARE, "versions") if table[name].nunique() == 1]
+    same = [name for name in (*tables.SETTING, *tables.TIMED) if table[name].nunique() == 1]
     hidden = [name for name in same if name not in KEPT]
     shown = [column for column in COLUMNS if column.name in table and column.name not in hidden]
     said = ", ".join(f"{name} {table[name].iloc[0]}" for name in hidden if str(table[name].iloc[0]))

@@ -84,6 +84,8 @@ def _begun(each: Unfinished, cell: _Cell | None, wanted: Asked | None) -> Pendin
         return _asked(wanted, each.error)
     if cell is not None:
         return cell.pending(each.error, each.command)
+    if each.config:
+        return _Cell(each.config, each.directory.name).pending(each.error, each.command)
     *_, task, model, folder = ("", "", *each.directory.parts)
     method = folder.rpartition("-")[0]
     command = each.command or f"er train model={model} task={task} method={method}  # with its cut and seed"

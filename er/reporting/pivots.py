@@ -31,7 +31,8 @@ HIGHER = {"score", "dev", "warm", "cold", *results.SCORES}
 
 SIGNS = (
     "⁺ ⁻: significantly better or worse than finetune (paired bootstrap over the test examples, each the mean of its "
-    "seeds; p < 0.05 after Benjamini-Hochberg)."
+    "seeds; p < 0.05 after Benjamini-Hochberg). Where finetune was run with several settings, it is the one that "
+    "scores best on dev in the mean of its seeds; for a seed that it lacks, the next best."
 )
 
 
@@ -127,7 +128,7 @@ def _apart(table: pd.DataFrame, value: str) -> list[str]:
     """Return what must not be averaged over: times on different hardware."""
     if value in ("score", "dev", *results.SCORES):
         return []
-    return [name for name in (*tables.HARDWARE, "versions") if table[name].nunique() > 1]
+    return [name for name in tables.TIMED if table[name].nunique() > 1]
 
 
 def _cell(group: pd.DataFrame, value: str, sizes: Counter[Any], differences: dict[Hashable, Difference]) -> Cell:

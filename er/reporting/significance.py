@@ -20,9 +20,6 @@ RESAMPLES = 1999
 
 PREDICTIONS = "predictions.jsonl"
 
-LIKE = [name for name in tables.PAIRED if name not in (*tables.HARDWARE, "versions")]
-"""What a run shares with the baseline that its score is compared with; hardware only makes times differ."""
-
 
 class Answers:
     """What each run scores on each test example, read once."""
@@ -52,9 +49,9 @@ def _read(path: Path) -> tuple[int, np.ndarray] | None:
 
 
 def with_baseline(table: pd.DataFrame, baseline: str = "finetune") -> pd.DataFrame:
-    """Add the folder of the run, if there is one, that a run's score is compared with."""
-    base = table.loc[table.method == baseline, [*LIKE, "directory"]].drop_duplicates(LIKE)
-    return table.merge(base, on=LIKE, how="left", suffixes=("", "_base"), validate="many_to_one")
+    """Add the folder and the score of the run, if there is one, that a run's score is compared with."""
+    base = tables.baselines(table, tables.LIKE, baseline)[[*tables.LIKE, "directory", "score"]]
+    return table.merge(base, on=tables.LIKE, how="left", suffixes=("", "_base"), validate="many_to_one")
 
 
 def differences(table: pd.DataFrame, by: list[str]) -> dict[Hashable, Difference]:

@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 import pandas as pd
 
-from er.reporting.claims import Beside
+from er.reporting.claims import Bench, Beside
 from er.reporting.findings import Opening, counted
 from er.reporting.pending import Pending
 from er.reporting.pivots import Cell, Pivot
 
-ESCAPED = str.maketrans({letter: f"\\{letter}" for letter in "&%$#_{}"} | {"\\": r"\textbackslash{}", "±": r"$\pm$"})
+TIMED_BY = "Timed by er bench"
+
+BASES = ("finetune", "frozen")
+"""The arms over which a bench's speedups are shown."""
+
+TIMED_NOTE = (
+    "Speedups with the cache there, (t / t_recycled - 1) x 100, medians over batches that all arms did in turn; "
+    "build s: seconds to build the cache for 1,000 inputs."
+)
+
+WRITTEN = {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "±": r"$\pm$"}
+
+ESCAPED = str.maketrans({letter: f"\\{letter}" for letter in "&%$#_{}"} | WRITTEN)
 """What LaTeX would take for something else."""
 
 
-def markdown(opening: Opening, summary: str, pivots: list[Pivot], claims: list[Beside], pending: list[Pending]) -> str:
+def markdown(
+    opening: Opening,
+    summary: str,
+    pivots: list[Pivot],
+    claims: list[Beside],
+    timed: list[Bench],
+    pending: list[Pending],
+) -> str:
     """Write the report as Markdown."""
     parts = ["# Report", *_opened(opening), "## Every setting", summary]
     for each in pivots:
@@ -23,10 +43,28 @@ def markdown(opening: Opening, summary: str, pivots: list[Pivot], claims: list[B
     if claims:
         table = pd.DataFrame([asdict(claim) for claim in claims]).to_markdown(index=False, floatfmt=".1f")
         parts += ["## Next to the paper", table]
+    if timed:
+        table = pd.DataFrame([_timed(each) for each in timed]).to_markdown(index=False, floatfmt=".1f", missingval="")
+        parts += [f"## {TIMED_BY}", table, TIMED_NOTE]
     if pending:
         commands = "\n".join(each.command for each in pending)
         parts += ["## Still to be run", counted(len(pending), "run") + ":", f"```\n{commands}\n```"]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _timed(bench: Bench) -> dict[str, Any]:
+    each = bench.timed
+    return {
+        "": each.mode,
+        **{name: getattr(each, name) for name in ("model", "task", "method")},
+        "cut": f"{each.k} of {each.depth}",
+        "kept": each.kept,
+        **{f"over {base} %": each.over.get(base) for base in BASES},
+        "build s": each.build,
+        "hardware": each.hardware,
+        "paper %": bench.stated,
+        "the paper's conditions": bench.conditions,
+    }
 
 
 def _opened(opening: Opening) -> list[str]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from er import results, tables
+from er import results, speed, tables
 from er.config import Report
-from er.reporting.claims import beside
+from er.reporting.claims import beside, next_to_paper
 from er.reporting.confusion import matrices
 from er.reporting.figures import PLACE, Chart, charts
 from er.reporting.findings import Opening, counted, opening
@@ -21,7 +21,7 @@ from er.reporting.page import headline, page
 from er.reporting.pending import NEVER, Pending, pending
 from er.reporting.pivots import Pivot, pivot
 from er.reporting.significance import differences, with_baseline
-from er.reporting.texts import latex, markdown
+from er.reporting.texts import BASES, TIMED_BY, TIMED_NOTE, latex, markdown
 
 MOST_PENDING = 200
 """Commands that the page shows; `er report report.pending=true` prints all."""
@@ -49,7 +49,7 @@ def write(found: Gathered, wanted: Report, summary: str, to: Path) -> Written:
     rows, columns, values = (names(given) for given in (wanted.rows, wanted.columns, wanted.values))
     pivots = [pivot(found.table, found.done, rows, columns, value, known) for value in values]
     pivots = [each for each in pivots if each.rows]
-    claims, todo = beside(found.table, found.done), pending(found)
+    claims, timed, todo = beside(found.table, found.done), next_to_paper(found.timed), pending(found)
     first = opening(found, known, sum(each.state == NEVER for each in todo))
     figures = [*charts(found.table, wanted.figures), *matrices(found.table, wanted.figures)]
     html = page(
@@ -59,16 +59,20 @@ def write(found: Gathered, wanted: Report, summary: str, to: Path) -> Written:
         headline=headline(first.gain, first.runs),
         methods=explained(found.table.method),
         scored=", ".join(sorted({*found.table.scored} - {""})),
-        cost=_duration(sum(first.seconds.values())),
+        cost=speed.spoken(sum(first.seconds.values())),
         pivots=pivots,
         claims=claims,
+        timed=timed,
+        timed_by=TIMED_BY,
+        timed_note=TIMED_NOTE,
+        bases=BASES,
         pending=todo,
         most_pending=MOST_PENDING,
         left_out=_left_out(found, figures, wanted.figures),
     )
     _tables(found, to)
     _figures(figures, to / FIGURES)
-    results.write_text(to / "report.md", markdown(first, summary, pivots, claims, todo))
+    results.write_text(to / "report.md", markdown(first, summary, pivots, claims, timed, todo))
     results.write_text(to / "report.tex", latex(pivots))
     results.write_text(to / "report.html", html)
     return Written(first, pivots, todo)
@@ -104,11 +108,3 @@ def _left_out(found: Gathered, figures: list[Chart], most: int) -> str:
     if not full or (places <= most and full == ["confusion"]):
         return ""
     return f"At most {counted(most, 'figure')} of a kind are drawn: report.figures=N draws more."
-
-
-def _duration(seconds: float) -> str:
-    """Write a time as a person would say it."""
-    for unit, length in (("hour", 3600), ("minute", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:,.1f} {unit}s"
-    return f"{seconds:,.0f} seconds"

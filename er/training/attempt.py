@@ -37,6 +37,7 @@ def attempt(config: Config, directory: Path) -> Iterator[None]:
         try:
             held.enter_context(_held(directory))
             (directory / results.FAILED).unlink(missing_ok=True)
+            results.write_text(directory / results.BEGUN, json.dumps(identity.plain(config), ensure_ascii=False))
             held.enter_context(_logged(directory / results.LOG))
         except OSError as error:
             where = f"Cannot write the run to {directory}: {error.strerror}."
@@ -50,8 +51,10 @@ def attempt(config: Config, directory: Path) -> Iterator[None]:
                 leave(directory, config, given, str(error) if mistake else f"{type(error).__name__}: {error}")
             else:
                 (directory / results.LOG).unlink()
+            (directory / results.BEGUN).unlink()
             raise
         (directory / results.LOG).unlink()
+        (directory / results.BEGUN).unlink()
 
 
 @contextmanager

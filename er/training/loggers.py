@@ -83,11 +83,13 @@ def send(logger: Logger | None, result: Result, directory: Path) -> None:
 
 def speedups(result: Result, directory: Path) -> dict[str, float]:
     """Return by how much a run was faster than the finetune run that is its pair, if that is done already."""
-    rows = [tables.row(result)]
+    rows, identities = [tables.row(result)], [result.identity]
     for path in directory.parent.glob(f"finetune-*/{results.NAME}"):
         with suppress(UserError, KeyError, TypeError, AttributeError):
-            rows.append(tables.row(results.read(path)))
+            found = results.read(path)
+            rows.append(tables.row(found))
+            identities.append(found.identity)
     if len(rows) == 1 or rows[0]["method"] == "finetune":
         return {}
-    found = tables.with_speedups(pd.DataFrame(rows)).iloc[0]
-    return {name: float(found[name]) for name in ("warm", "cold", "break_even") if found[name] == found[name]}
+    ours = tables.with_speedups(tables.with_differences(pd.DataFrame(rows), identities)).iloc[0]
+    return {name: float(ours[name]) for name in ("warm", "cold", "break_even") if ours[name] == ours[name]}

@@ -165,6 +165,7 @@ def _train(config: Config, asked: Asked, common: Common | None = None) -> Result
             labels=task.labels,
             tokens_s=tokens_per_second(splits, len(record.history), seconds),
             memory=memory.peaks(record.clock.device),
+            depth=encoders.depth(encoders.load_config(config.model)),
             offset=task.offset,
         )
         if ranks.rank() == 0:

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from er.benchmarks.counted import multiplications
-from er.benchmarks.speed import ratio
 from er.encoders import sharing, split
+from er.speed import ratio
 from er.testing import tiny
 
 SHAPE = ["model=minilm_l3_h384", "model.random=true", "bench.tokens=[8,24]", "cut=1", "trainer.accelerator=cpu"]

@@ -43,6 +43,7 @@ def result(config: Config, *, score: float = 0.8, metrics: dict[str, float] | No
         history=[{}] * 4,
         tokens_s={"train": 4e5 / SECONDS[arm], "evaluate": 2e4},
         memory={"rss": 2 * 10**9},
+        depth=LAYERS,
         env={**HERE, "finished": "2026-01-02T03:04:05+00:00", **env},
     )
 

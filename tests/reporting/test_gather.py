@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from copy import copy
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from er import results
-from er.config import Config
+from er import results, tables
+from er.config import Config, Report
 from er.errors import UserError
 from er.reporting.gather import finished, gather
+from er.reporting.write import write
 from tests.reporting.studies import leave, result
 
 FOREIGN = {
@@ -109,5 +111,62 @@ def test_other_batch_sizes_have_no_speedup(tmp_path: Path, three_arms: list[Conf
     tuned, _, recycled = three_arms[:3]
     leave(tmp_path, result(tuned))
     leave(tmp_path, result(replace(recycled, optim=replace(recycled.optim, batch_size=64))))
+
+    assert gather(tmp_path).table.loc[lambda t: t.arm == "recycled", "warm"].isna().all()
+
+
+def spoilt(tree: Any, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield, for every part of a record, its name and a copy of the record with `value` in its place."""
+    for name in tree if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ():
+        whole = copy(tree)
+        whole[name] = value
+        yield str(name), whole
+        for below, part in spoilt(tree[name], value):
+            whole = copy(tree)
+            whole[name] = part
+            yield f"{name}.{below}", whole
+
+
+@pytest.mark.parametrize("value", [None, "x", 3, True, [], {}, ["x"], {"x": None}], ids=str)
+def test_a_record_of_which_any_part_is_something_else_stops_no_report(
+    study: Path, three_arms: list[Config], tmp_path: Path, value: Any
+) -> None:
+    real = asdict(replace(result(three_arms[2]), labels=["a"]))
+    for name, record in spoilt(real, value):
+        path = study / "spoilt" / f"{name}" / results.NAME
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(record if name == "run_id" else record | {"run_id": name}))
+
+    found = gather(study)
+    write(found, Report(figures=1), "", tmp_path / "out")
+    assert tables.summary(found.table).seeds.notna().all()
+    assert len(found.done) >= 6
+    assert all(str(path) in reason for path, reason in found.skipped.items())
+
+
+def test_a_metric_that_is_null_is_dropped_and_the_run_kept(tmp_path: Path, composed: Callable[..., Config]) -> None:
+    metrics: dict[str, Any] = {"test/accuracy": 0.5, "test/macro_f1": None}
+    leave(tmp_path, result(composed("method=finetune"), metrics=metrics))
+
+    found = gather(tmp_path)
+    assert found.table.score.tolist() == [50.0]
+    assert "macro_f1" not in found.table
+
+
+@pytest.mark.parametrize("difference", [{"together": 4}, {"cpus": 1}])
+def test_times_of_runs_that_share_readings_or_cores_are_never_divided(
+    tmp_path: Path, three_arms: list[Config], difference: dict[str, Any]
+) -> None:
+    tuned, _, recycled = three_arms[:3]
+    leave(tmp_path, result(tuned))
+    leave(tmp_path, result(recycled, **difference))
+
+    assert gather(tmp_path).table.loc[lambda t: t.arm == "recycled", "warm"].isna().all()
+
+
+def test_times_of_other_attention_are_never_divided(tmp_path: Path, three_arms: list[Config]) -> None:
+    tuned, _, recycled = three_arms[:3]
+    leave(tmp_path, result(tuned))
+    leave(tmp_path, result(replace(recycled, model=replace(recycled.model, attention="eager"))))
 
     assert gather(tmp_path).table.loc[lambda t: t.arm == "recycled", "warm"].isna().all()

@@ -20,6 +20,8 @@ from er.reporting import overrides
 from er.reporting.gather import gather
 from er.reporting.overrides import PARTS, command
 from er.reporting.pending import pending
+from er.results import Result
+from er.training.run import run
 from tests.reporting.studies import leave, result
 
 OPTIONS = [f"{group}={path.stem}" for group in ("model", "task", "method") for path in (CONF / group).glob("*.yaml")]
@@ -151,3 +153,40 @@ def test_an_unreadable_failure_is_a_failure(study: Path, text: str) -> None:
 
     assert "failed.json" in found.state
     assert found.command.startswith("er train model=minilm_l6 task=rte method=probe")
+
+
+@pytest.mark.parametrize("left", ["log.txt", "begun.json"])
+def test_a_run_that_was_killed_before_its_first_checkpoint_is_listed(study: Path, left: str) -> None:
+    folder = study / "rte" / "minilm_l6" / "probe-0123456789ab"
+    folder.mkdir(parents=True)
+    (folder / left).write_text("[]")
+
+    (found,) = pending(gather(study))
+
+    assert (found.task, found.method, found.state) == ("rte", "probe", "interrupted")
+
+
+def test_a_single_run_that_was_killed_is_completed_by_its_own_command(
+    tmp_path: Path, small: Callable[..., Config], composed: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small("optim.lr=0.017", "seed=5")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("er.training.run._train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(config)
+
+    (found,) = pending(gather(tmp_path / "runs"))
+    assert (found.seed, found.cut, found.state) == ("5", "0.5", "interrupted")
+    assert "optim.lr=0.017" in found.command
+    again = composed(*shlex.split(found.command)[2:])
+    assert (again.optim, again.paths.runs, again.seed) == (config.optim, config.paths.runs, 5)
+
+
+def test_what_was_left_while_a_run_went_on_goes_when_it_ends(train: Callable[..., Result], tmp_path: Path) -> None:
+    train("optim.epochs=1")
+
+    assert list(tmp_path.rglob(results.NAME))
+    assert not list(tmp_path.rglob(results.BEGUN)) and not list(tmp_path.rglob(results.LOG))

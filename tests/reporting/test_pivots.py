@@ -14,6 +14,7 @@ from er.errors import UserError
 from er.reporting.gather import gather
 from er.reporting.pivots import Cell, Pivot, pivot
 from er.reporting.significance import differences, with_baseline
+from er.results import Result
 from tests.reporting.studies import leave, result
 
 COLUMNS = ["method", "cut", "arm", "storage"]
@@ -115,3 +116,38 @@ def test_an_unmeasured_value_leaves_no_rows(tmp_path: Path, three_arms: list[Con
     leave(tmp_path, result(three_arms[2]))
 
     assert made(tmp_path, ["task"], ["method"], "warm").rows == []
+
+
+def tuned(config: Config, lr: float, seed: int, dev: float, test: float) -> Result:
+    other = replace(config, seed=seed, optim=replace(config.optim, lr=lr))
+    return result(other, metrics={"test/accuracy": test, "dev/accuracy": dev})
+
+
+@pytest.mark.parametrize("rates", [(0.1, 0.2), (0.2, 0.1)])
+def test_scores_are_compared_with_the_finetune_setting_that_dev_prefers(
+    tmp_path: Path, three_arms: list[Config], rates: tuple[float, float]
+) -> None:
+    base, _, recycled, *_ = three_arms
+    liked, other = rates
+    for seed in (0, 1):
+        leave(tmp_path, result(replace(recycled, seed=seed), score=0.75))
+        leave(tmp_path, tuned(base, liked, seed, dev=0.9 - 0.3 * seed, test=0.7))
+        leave(tmp_path, tuned(base, other, seed, dev=0.7, test=0.8))
+    leave(tmp_path, result(replace(recycled, seed=2), score=0.75))
+    leave(tmp_path, tuned(base, other, 2, dev=0.7, test=0.8))
+
+    table = with_baseline(gather(tmp_path).table)
+
+    ours = table.loc[table.method == "reduced"].set_index("seed")
+    assert ours.score_base.to_dict() == pytest.approx({0: 70.0, 1: 70.0, 2: 80.0})
+
+
+def test_speedups_have_the_same_baseline_however_settings_are_hashed(tmp_path: Path, three_arms: list[Config]) -> None:
+    base, _, recycled, *_ = three_arms
+    leave(tmp_path, result(recycled))
+    for lr in (0.1, 0.2, 0.3, 0.4):
+        each = tuned(base, lr, 0, dev=0.5 + lr, test=0.8)
+        leave(tmp_path, replace(each, seconds=each.seconds | {"train": 100 * lr}))
+
+    (warm,) = gather(tmp_path).table.loc[lambda t: t.method == "reduced", "warm"]
+    assert warm == pytest.approx((41 / 15 - 1) * 100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import resource
@@ -25,7 +26,7 @@ from er.reporting.gather import gather
 from er.reporting.glossary import explained
 from er.reporting.significance import differences, with_baseline
 from er.reporting.write import write
-from tests.reporting.studies import leave, many, result
+from tests.reporting.studies import HERE, leave, many, result
 
 FILES = ["report.html", "report.md", "report.tex", "runs.csv", "runs.parquet"]
 
@@ -275,3 +276,98 @@ def spent() -> float:
     """Return the CPU time of all commands so far: what a busy machine does not change."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+def test_the_cut_of_a_claim_is_its_layer_however_it_was_typed(tmp_path: Path, three_arms: list[Config]) -> None:
+    for config in three_arms[:3]:
+        typed = replace(config.method, cut=3) if config.method.recycles else config.method
+        leave(tmp_path, result(replace(config, method=typed, task=replace(config.task, name="scicite"))))
+    found = gather(tmp_path)
+
+    assert [claim.stated for claim in beside(found.table, found.done)] == ["100"]
+
+
+@pytest.mark.parametrize(("part", "difference"), [("task", {"limit": 10}), ("model", {"random": True})])
+def test_the_paper_is_not_quoted_for_runs_that_it_cannot_mean(
+    tmp_path: Path, three_arms: list[Config], part: str, difference: dict[str, Any]
+) -> None:
+    for config in three_arms[:3]:
+        named = replace(config, task=replace(config.task, name="scicite"))
+        leave(tmp_path, result(replace(named, **{part: replace(getattr(named, part), **difference)})))
+    found = gather(tmp_path)
+
+    assert found.table.warm.notna().all()
+    assert beside(found.table, found.done) == []
+
+
+def test_recycled_runs_are_compared_with_frozen_ones_that_differ_in_nothing_else(
+    study: Path, three_arms: list[Config]
+) -> None:
+    frozen = three_arms[1]
+    for lr in (0.1, 0.2, 0.3):
+        leave(study, result(replace(frozen, optim=replace(frozen.optim, lr=lr)), score=0.123))
+
+    assert "Exactness" not in doubts(study)
+
+
+def test_several_finetune_settings_are_a_doubt(study: Path, three_arms: list[Config]) -> None:
+    assert "Several baselines" not in doubts(study)
+    tuned = three_arms[0]
+    leave(study, result(replace(tuned, optim=replace(tuned.optim, lr=0.5))))
+
+    assert "lr=0.5" in doubts(study)["Several baselines"]
+
+
+def bench(runs: Path, name: str, **parts: Any) -> None:
+    """Leave a record of `er bench`: the recycled arm is twice as fast as finetune in training."""
+    mode = {"batch_size": 10, "seconds": {"finetune": [2.0], "frozen": [1.5], "recycled": [1.0]}}
+    build = {"inputs": 500, "bytes": 1, "seconds": {"build": [2.0], "plain": [2.0]}}
+    record = {"task": "scicite", "model": "m", "method": "reduced", "k": 6, "depth": 12, "env": HERE}
+    path = runs / "bench" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(record | {"training": mode, "inference": mode, "build": build} | parts))
+
+
+def test_what_er_bench_has_timed_stands_in_the_report_beside_the_paper(study: Path, tmp_path: Path) -> None:
+    bench(study, "a")
+    bench(study, "b", task="rte", storage="float16", precision="32-true")
+    write(gather(study), Report(), "", tmp_path / "out")
+
+    page, text = ((tmp_path / "out" / name).read_text() for name in ("report.html", "report.md"))
+    assert "Timed by er bench" in page and "training, m, scicite, reduced, cut 6 of 12" in page
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "6 of 12" in line]
+    paper = [row[-2] for row in rows]
+    assert rows[0][:9] == [
+        "training", "m", "scicite", "reduced", "6 of 12", "", "100.0", "50.0", "4.0"
+    ]  # fmt: skip
+    assert paper == ["100", "55-86", "", ""]
+    assert rows[2][5] == "32-true, float16"
+
+
+@pytest.mark.parametrize("parts", [{"training": None}, {"build": {}}, {"env": []}, {"k": "x"}, {"training": {}}])
+def test_a_bench_that_is_none_is_left_out_and_named(study: Path, parts: dict[str, Any]) -> None:
+    bench(study, "good")
+    bench(study, "bad", **parts)
+
+    found = gather(study)
+    assert len(found.timed) == 2
+    assert "bad.json is not a record of er bench" in doubts(study)["Left out"]
+
+
+@pytest.mark.parametrize(("letter", "written"), [("^", r"\textasciicircum{}"), ("~", r"\textasciitilde{}")])
+def test_latex_takes_no_letter_for_a_command(
+    tmp_path: Path, three_arms: list[Config], letter: str, written: str
+) -> None:
+    for name in ("b", f"a{letter}b"):
+        for config in three_arms[:3]:
+            leave(tmp_path / "runs", result(replace(config, task=replace(config.task, name=name))))
+    write(gather(tmp_path / "runs"), Report(), "", tmp_path / "out")
+
+    assert f"a{written}b" in (tmp_path / "out/report.tex").read_text()
+
+
+def test_fewer_figures_than_none_are_refused(tmp_path: Path) -> None:
+    done = er_report(tmp_path, "report.figures=-1")
+
+    assert (done.returncode, "report.figures=-1: must be at least 0" in done.stderr) == (1, True)
+    assert "Traceback" not in done.stderr

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from er.benchmarks import speed
+from er import speed
 from er.studies.planning import Build, Cost, Pace, Setting, break_even, chosen, fitted, total, verdict
 
 SHAPES = st.lists(st.tuples(st.integers(1, 32), st.integers(1, 512)), min_size=1, max_size=40).map(np.array)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 
-from er.config import Config
+from er.config import CONF, Config
 from er.errors import UserError
 from er.mirror import flat
 from er.results import Result
@@ -74,3 +76,23 @@ def test_csv_has_every_epoch(train: Train, tmp_path: Path) -> None:
 def test_an_unknown_logger_is_refused(train: Train) -> None:
     with pytest.raises(UserError, match="none, csv, wandb"):
         train("logger.name=tensorboard")
+
+
+@pytest.fixture
+def of_experiment() -> Iterator[None]:
+    """Make this process look like `er train experiment=quickstart`."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", ["experiment=quickstart"], return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    yield
+    HydraConfig.instance().cfg = None
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.usefixtures("of_experiment")
+def test_the_runs_of_an_experiment_are_one_group_at_wandb(small: Callable[..., Config], tmp_path: Path) -> None:
+    with opened(small("logger=wandb"), {"cut": 2}, tmp_path):
+        pass
+
+    (file,) = tmp_path.rglob("*.wandb")
+    assert sent(file).group == "quickstart"

@@ -118,3 +118,11 @@ def cost(record: Mapping[str, Any]) -> float:
     """Return the seconds that building the cache takes for 1,000 inputs."""
     build = record["build"]
     return float(median(build["seconds"]["build"]) / build["inputs"] * 1000)
+
+
+def spoken(seconds: float) -> str:
+    """Write a time in the unit that suits it."""
+    for unit, size in {"hours": 3600, "minutes": 60}.items():
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.1f} seconds"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from er.benchmarks import speed
+from er import speed
 
 TIMES = st.lists(st.floats(0.01, 10), min_size=3, max_size=9)
 
