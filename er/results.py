@@ -19,7 +19,7 @@ NAME = "result.json"
 FAILED = "failed.json"
 """What a run that failed leaves: its `error`, `command`, `traceback` and `config`, and the path of its `log`."""
 
-BEGUN = "begun.json"
+BEGUN = "run.begun"
 """What a run that has begun leaves until it ends: its configuration, by which an interrupted one is completed."""
 
 LOG = "log.txt"

@@ -155,7 +155,7 @@ def test_an_unreadable_failure_is_a_failure(study: Path, text: str) -> None:
     assert found.command.startswith("er train model=minilm_l6 task=rte method=probe")
 
 
-@pytest.mark.parametrize("left", ["log.txt", "begun.json"])
+@pytest.mark.parametrize("left", ["log.txt", "run.begun"])
 def test_a_run_that_was_killed_before_its_first_checkpoint_is_listed(study: Path, left: str) -> None:
     folder = study / "rte" / "minilm_l6" / "probe-0123456789ab"
     folder.mkdir(parents=True)
