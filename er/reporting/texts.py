@@ -12,8 +12,6 @@ from er.reporting.findings import Opening, counted
 from er.reporting.pending import Pending
 from er.reporting.pivots import Cell, Pivot
 
-TIMED_BY = "Timed by er bench"
-
 BASES = ("finetune", "frozen")
 """The arms over which a bench's speedups are shown."""
 
@@ -45,7 +43,7 @@ def markdown(
         parts += ["## Next to the paper", table]
     if timed:
         table = pd.DataFrame([_timed(each) for each in timed]).to_markdown(index=False, floatfmt=".1f", missingval="")
-        parts += [f"## {TIMED_BY}", table, TIMED_NOTE]
+        parts += ["## Timed by er bench", table, TIMED_NOTE]
     if pending:
         commands = "\n".join(each.command for each in pending)
         parts += ["## Still to be run", counted(len(pending), "run") + ":", f"```\n{commands}\n```"]

@@ -21,7 +21,7 @@ from er.reporting.page import headline, page
 from er.reporting.pending import NEVER, Pending, pending
 from er.reporting.pivots import Pivot, pivot
 from er.reporting.significance import differences, with_baseline
-from er.reporting.texts import BASES, TIMED_BY, TIMED_NOTE, latex, markdown
+from er.reporting.texts import latex, markdown
 
 MOST_PENDING = 200
 """Commands that the page shows; `er report report.pending=true` prints all."""
@@ -63,9 +63,6 @@ def write(found: Gathered, wanted: Report, summary: str, to: Path) -> Written:
         pivots=pivots,
         claims=claims,
         timed=timed,
-        timed_by=TIMED_BY,
-        timed_note=TIMED_NOTE,
-        bases=BASES,
         pending=todo,
         most_pending=MOST_PENDING,
         left_out=_left_out(found, figures, wanted.figures),
