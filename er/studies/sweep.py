@@ -149,6 +149,7 @@ def _lost(run: Point) -> Failure:
     """Return the failure of a run whose process ended without a word, which leaves one if it had begun."""
     if (run.directory / results.LOG).exists():
         leave(run.directory, run.config, run.overrides, LOST)
+        (run.directory / results.BEGUN).unlink(missing_ok=True)
     return Failure(run, LOST)
 
 
