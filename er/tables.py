@@ -69,6 +69,10 @@ def method(named: dict[str, Any]) -> str:
     return ", ".join([named["method"]["name"], *filter(None, [named["task"].get("encode")])])
 
 
+DIGEST = r"^([0-9a-f]{12})[0-9a-f]{4,}$"
+"""Of a digest the beginning is told: nobody compares all of it."""
+
+
 def with_differences(table: pd.DataFrame, identities: list[dict[str, Any]]) -> pd.DataFrame:
     """Add what tells runs apart that agree in every column of SETTING: other data, another learning rate.
 
@@ -80,7 +84,9 @@ def with_differences(table: pd.DataFrame, identities: list[dict[str, Any]]) -> p
     for _, rows in table.groupby(SETTING[:-1], sort=False):
         within = fields.loc[rows.index]
         for name in within.columns[within.nunique() > 1]:
-            said[rows.index] += name.removeprefix("task.").removeprefix("optim.") + "=" + within[name].str[:12] + " "
+            shown = within[name].str.replace(DIGEST, r"\1", regex=True)
+            said[rows.index] += name.removeprefix("task.").removeprefix("optim.").removeprefix("adapter.")
+            said[rows.index] += "=" + shown + " "
     return table.assign(differs=said.str.rstrip())
 
 

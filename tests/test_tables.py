@@ -93,6 +93,20 @@ def test_runs_that_differ_in_more_than_their_seed_are_not_averaged(tmp_path: Pat
     assert summary.set_index("differs").seeds.to_dict() == {"lr=0.1": 2, "lr=0.5": 1}
 
 
+def test_what_differs_is_told_whole_but_for_digests(tmp_path: Path) -> None:
+    one, other = (result("reduced", 10, cost=1, seed=seed) for seed in (0, 1))
+    one.identity |= {
+        "adapter": {"kind": "double_seq_bn"},
+        "task": {**one.identity["task"], "data": "0123456789abcdef" * 2},
+    }
+    other.identity |= {"adapter": {"kind": "lora"}, "task": {**other.identity["task"], "data": "f" * 32}}
+
+    assert set(table_of(tmp_path, one, other).differs) == {
+        "kind=double_seq_bn data=0123456789ab",
+        "kind=lora data=ffffffffffff",
+    }
+
+
 def test_what_is_the_same_everywhere_is_no_difference(tmp_path: Path) -> None:
     table = table_of(
         tmp_path, result("finetune", 40), result("reduced", 10, cost=1), result("reduced", 10, cost=1, seed=1)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from textwrap import shorten
+from textwrap import shorten, wrap
 from typing import Any
 
 import numpy as np
@@ -82,7 +82,7 @@ def ways(group: pd.DataFrame) -> pd.DataFrame:
     several = {name: frame.groupby(["method", *beside])[name].transform("nunique") > 1 for name, beside in TOLD.items()}
     told = [
         [
-            shorten(str(getattr(row, name)), 32)
+            shorten(str(getattr(row, name)), 48)
             for name in TOLD
             if several[name].loc[row.Index] and getattr(row, name) != ""
         ]
@@ -145,7 +145,9 @@ def time(axes: Axes, frame: pd.DataFrame) -> str | None:
         left += width
     for place, total in zip(places, left, strict=True):
         axes.annotate(f"{total:,.0f} s", (total, place), (4, 0), textcoords="offset points", va="center", color=SOFT)
-    axes.set_yticks(places, frame.label.tolist(), color=INK)
+    names = ["\n".join(wrap(label, 24)) for label in frame.label]
+    axes.set_yticks(places, names, color=INK)
+    _room_for(axes, names)
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.14)
     axes.set_xlabel("seconds of a run, mean over seeds")
@@ -203,6 +205,17 @@ def _paid(epochs: float) -> str:
 
 def _known(deviation: float) -> float | None:
     return None if np.isnan(deviation) else deviation
+
+
+def _room_for(axes: Axes, names: list[str]) -> None:
+    """Make a figure as high and as wide as the names beside its bars want it."""
+    figure = axes.get_figure(root=True)
+    if figure is None:
+        return
+    lines = [line for name in names for line in name.split("\n")]
+    width, height = figure.get_size_inches()
+    wide = width + 0.07 * max(0, max(map(len, lines)) - 12)
+    figure.set_size_inches(wide, max(height, 1 + 0.17 * (len(lines) + 0.5 * len(names))))
 
 
 def _label(axes: Axes, points: list[tuple[float, float, str]]) -> None:

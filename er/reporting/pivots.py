@@ -101,7 +101,7 @@ def pivot(
     Seconds and speedups of different hardware or versions get rows of their own. `differences` is by the
     fields of `tables.SETTING`; a cell that holds several settings gets no mark.
     """
-    table = _measured(with_fields(table, done, [*rows, *columns, value]), value)
+    table = _ordered(_measured(with_fields(table, done, [*rows, *columns, value]), value), [*rows, *columns])
     shared = [name for name in (*rows, *columns) if table[name].nunique(dropna=False) <= 1]
     said = ", ".join(f"{name} {table[name].iloc[0]}" for name in shared if len(table) and _text(table[name].iloc[0]))
     rows, columns = ([name for name in fields if name not in shared] for fields in (rows, columns))
@@ -121,7 +121,22 @@ def _measured(table: pd.DataFrame, value: str) -> pd.DataFrame:
         raise UserError(f"report.values={value}: its values are no numbers. Give a column of runs.csv that holds some.")
     if value in SPEEDUPS:
         table = table.loc[table.method != "finetune"]
-    return table.dropna(subset=[value])
+    share = 100 if value in results.SCORES else 1
+    return table.assign(**{value: share * table[value]}).dropna(subset=[value])
+
+
+def _ordered(table: pd.DataFrame, fields: list[str]) -> pd.DataFrame:
+    """Put runs in the order of what fields of the configuration hold; other columns are in order already."""
+    if not any("." in name for name in fields):
+        return table
+
+    def rank(column: pd.Series) -> pd.Series:
+        if "." not in str(column.name):
+            return pd.Series(pd.factorize(column)[0], index=column.index)
+        numbers = pd.to_numeric(column, errors="coerce")
+        return column.map(_text) if numbers.isna().any() else numbers
+
+    return table.sort_values(fields, kind="stable", key=rank)
 
 
 def _apart(table: pd.DataFrame, value: str) -> list[str]:

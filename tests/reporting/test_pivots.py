@@ -84,6 +84,21 @@ def test_dotted_paths_reach_into_the_configuration(study: Path, three_arms: list
     assert {row for row, _ in cells(found)} == {(str(three_arms[0].optim.lr),), ("0.5",)}
 
 
+def test_numbers_of_the_configuration_come_in_their_order(tmp_path: Path, three_arms: list[Config]) -> None:
+    for lr in (1e-3, 5e-6, 2e-4):
+        leave(tmp_path, tuned(three_arms[0], lr, seed=0, dev=0.5, test=0.5))
+
+    assert [row for (row,), _ in cells(made(tmp_path, ["optim.lr"], ["method"]))] == ["5e-06", "0.0002", "0.001"]
+
+
+def test_scores_by_their_own_name_are_percent_too(study: Path) -> None:
+    by_name, by_role = (made(study, ["task"], COLUMNS, value) for value in ("accuracy", "score"))
+
+    assert [cell and cell.mean for cell in cells(by_name).values()] == [
+        pytest.approx(cell.mean) if cell else None for cell in cells(by_role).values()
+    ]
+
+
 def test_fields_that_a_cell_mixes_are_named(study: Path, three_arms: list[Config]) -> None:
     leave(study, result(replace(three_arms[0], optim=replace(three_arms[0].optim, lr=0.5))))
 
