@@ -33,6 +33,7 @@ LEAST = {
     "search.examples": 1,
     "search.loss": 0,
     "report.figures": 0,
+    "bench.inference_batch_size": 1,
     "seed": 0,
 }
 """The least that a number may be."""

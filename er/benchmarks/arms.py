@@ -13,7 +13,7 @@ from torch import Tensor
 
 from er.benchmarks.cold import Cold
 from er.benchmarks.workload import Workload
-from er.choices import Trains
+from er.choices import Precision, Trains
 from er.config import Config, Method
 from er.encoders import sharing
 from er.errors import UserError
@@ -22,15 +22,22 @@ from er.training.apart import lowered
 from er.training.data import Split
 from er.training.heads import LOSSES
 from er.training.methods import Parts, load, prepared
-from er.training.recycle import open_cache, recycle
+from er.training.recycle import autocast, open_cache, recycle
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Batch = dict[str, Any]
 
+Source = tuple[Callable[[int], Batch], Callable[[], None]]
+"""Where batches come from, and what has to be done before one is taken."""
+
 RECYCLING = ("frozen", "recycled", "cold", "ram")
 """The arms that are one model, cut, and differ in where its activations come from."""
+
+
+def _nothing() -> None:
+    """Do what most arms need before a step."""
 
 
 @dataclass
@@ -42,7 +49,7 @@ class Arm:
     loss: Callable[[Tensor, Tensor], Tensor]
     device: torch.device
     optimizer: torch.optim.Optimizer
-    before: Callable[[], None] = lambda: None
+    before: Callable[[], None] = _nothing
     """What has to be done before a step, and is no part of it."""
     clock: Stopwatch | None = None
     """Where there is one, it is told where the time goes: at every phase the device is waited for."""
@@ -109,25 +116,41 @@ def build_arms(
     if parts.lower is None:
         raise ValueError(f"method={config.method.name} recycles nothing, so there is nothing to compare.")
     recycle(open_cache(config, parts.lower), parts.lower, {"train": cached}, config, device)
-    ram = [cached.batch(batch) for batch in batches] if "ram" in config.bench.arms else []
-    sources: dict[str, Callable[[int], Batch]] = {
-        "frozen": lambda i: plain.batch(batches[i]),
-        "recycled": lambda i: cached.batch(batches[i]),
-        "ram": lambda i: ram[i],
-    }
-    prepare: dict[str, Callable[[], None]] = {}
-    if "cold" in config.bench.arms:
-        cold = Cold(cached)
-        sources["cold"], prepare["cold"] = (lambda i: cold.batch(batches[i])), cold.forget
+    sources = _sources(config.bench.arms, plain, cached, batches)
     arms, optimizer = {}, optimizer_of(parts)
     for name in config.bench.arms:
         own, its = parts, optimizer
         if name in methods:
             own = placed(prepared(sharing(model), replace(config, method=methods[name]), 0, work), device)
             its = optimizer_of(own)
-        arms[name] = Arm(own, sources.get(name, sources["frozen"]), LOSSES[work.head], device, its)
-        arms[name].before = prepare.get(name, arms[name].before)
+        batch, before = sources[name]
+        arms[name] = Arm(own, batch, LOSSES[work.head], device, its, before)
     return arms
+
+
+def _sources(arms: list[str], plain: Split, cached: Split, batches: list[list[int]]) -> dict[str, Source]:
+    """Say where the batches of each arm come from."""
+    online: Source = (lambda i: plain.batch(batches[i])), _nothing
+    sources = dict.fromkeys(arms, online)
+    if "recycled" in arms:
+        sources["recycled"] = (lambda i: cached.batch(batches[i])), _nothing
+    if "ram" in arms:
+        ram = [cached.batch(batch) for batch in batches]
+        sources["ram"] = ram.__getitem__, _nothing
+    if "cold" in arms:
+        cold = Cold(cached)
+        sources["cold"] = (lambda i: cold.batch(batches[i])), cold.forget
+    return sources
+
+
+def step_of(arm: Arm, mode: str, precision: Precision) -> Callable[[int], object]:
+    """Return an arm's step, `training` or `inference`, in the precision in which runs do it."""
+
+    def step(index: int) -> None:
+        with autocast(precision, arm.device):
+            getattr(arm, mode)(index)
+
+    return step
 
 
 def placed(parts: Parts, device: torch.device) -> Parts:

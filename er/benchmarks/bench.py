@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from er import memory
-from er.benchmarks.arms import Arm, build_arms
+from er.benchmarks.arms import Arm, build_arms, step_of
 from er.benchmarks.counted import multiplications
 from er.benchmarks.workload import Workload
 from er.cache import ActivationCache
 from er.config import Config
 from er.encoders import sharing
 from er.errors import UserError
+from er.progress import progress_bar
 from er.timing import Stopwatch, synchronize
 from er.training.batches import BucketedBatches
 from er.training.data import Tokens
@@ -71,7 +71,7 @@ def timed(
         )
     gc.collect()  # optimisers and gradients of an earlier mode
     arms = build_arms(config, k, work, batches, device, model)
-    steps = {name: getattr(arm, mode) for name, arm in arms.items()}
+    steps = {name: step_of(arm, mode, config.trainer.precision) for name, arm in arms.items()}
     before = {name: arm.before for name, arm in arms.items()}
     rounds = range(len(batches))
     seconds = alternate(steps, rounds, config.bench.warmup, device, before=before, progress=config.trainer.progress)
@@ -108,7 +108,8 @@ def alternate(
     """
     seconds: Seconds = {name: [] for name in steps}
     names = list(steps)
-    for turn, index in enumerate(tqdm(list(rounds), desc=desc, unit="round", leave=False, disable=not progress)):
+    bar = progress_bar(iterable=list(rounds), desc=desc, unit="round", leave=False, disable=not progress)
+    for turn, index in enumerate(bar):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             if before:
                 before[name]()

@@ -50,6 +50,7 @@ def build(config: Config) -> None:
     from er.tasks import load_task
     from er.training import apart
     from er.training.cuts import fill_cuts
+    from er.training.recycle import device_of
     from er.training.run import data_folder, tokenized
 
     model, given = recycled(config)
@@ -59,10 +60,9 @@ def build(config: Config) -> None:
         raise UserError(f"cut={given}: layer 0 is the embeddings, which cost nothing to compute. Set it to 1 or more.")
     splits = tokenized(config, load_task(config.task, data_folder(config)))
     tokens = apart.inputs(splits)
-    device = torch.device("cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
     torch.manual_seed(config.seed)  # where model.random asks for random weights, they are those of the run
     keys = np.concatenate([split.tokens.keys() for split in splits.values()])
-    for cache in fill_cuts(encoders.load_model(model), cuts, tokens, config, device):
+    for cache in fill_cuts(encoders.load_model(model), cuts, tokens, config, device_of(config)):
         where = cache.locate(keys)
         count, size = len(once(where)), cache.nbytes(where) / 1e6
         place = f"{model.name}, cut at layer {cache.space.cut_layer} of {depth}"

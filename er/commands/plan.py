@@ -67,7 +67,7 @@ def plan(words: list[str], runs: Path, progress: bool) -> None:
 def record(words: list[str], study: Study, settings: list[Setting], total: Total, profile: Profile) -> dict[str, Any]:
     """Return the plan as JSON can hold it."""
     from er import results
-    from er.studies.foresee import device_of
+    from er.training.recycle import device_of
 
     return {
         "overrides": words,
@@ -78,7 +78,7 @@ def record(words: list[str], study: Study, settings: list[Setting], total: Total
         "settings": [asdict(setting) for setting in settings],
         "total": asdict(total),
         "profile": {"name": profile.name, "file": str(profile.path), "hardware": profile.hardware},
-        "env": results.environment(str(device_of(study.runs[0]))),
+        "env": results.environment(str(device_of(study.runs[0].config))),
     }
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from er import digests
 from er.choices import Switch
@@ -23,6 +22,7 @@ from er.serving.answering import Answering
 from er.serving.trained import Trained, load_run
 from er.tasks import NEW, Row, Task, unlabelled
 from er.training.data import Tokens
+from er.training.recycle import device_of
 from er.training.run import WEIGHTS
 
 log = logging.getLogger(__name__)
@@ -70,8 +70,7 @@ class Predictor:
     """
 
     def __init__(self, runs: list[Trained], settings: Config) -> None:
-        gpu = torch.cuda.is_available() and settings.trainer.accelerator != "cpu"
-        device = torch.device("cuda" if gpu else "cpu")
+        device = device_of(settings)
         self.runs = [Answering(run, _settled(run.config, settings), device) for run in runs]
         self.names = _names(runs)
         lowers = {run.space: run.module.lower for run in self.runs}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 
 from er import encoders
-from er.benchmarks.arms import RECYCLING, Arm, build_arms, optimizer_of, placed, whole
+from er.benchmarks.arms import RECYCLING, Arm, build_arms, optimizer_of, placed, step_of, whole
 from er.benchmarks.bench import alternate
 from er.benchmarks.workload import Workload
 from er.cache import ActivationCache
@@ -29,7 +28,7 @@ from er.training.batches import BucketedBatches, batches_of
 from er.training.data import Split, Tokens
 from er.training.heads import LOSSES
 from er.training.methods import assemble
-from er.training.recycle import autocast, encoder, fill
+from er.training.recycle import encoder, fill
 
 TIMED = 5
 """Batches of each kind that are timed: the cost has three parts, and is to be fitted rather than solved."""
@@ -89,7 +88,7 @@ def calibrate(
         rounds = [len(picked) - 1, *list(range(len(picked))) * ROUNDS]  # the largest first, which warms up
         costs: dict[str, dict[str, Cost]] = {name: {} for name in built}
         for mode in MODES:
-            steps = {name: _step(config, arm, mode, device) for name, arm in built.items()}
+            steps = {name: step_of(arm, mode, config.trainer.precision) for name, arm in built.items()}
             desc, progress = f"timing {config.model.name}", config.trainer.progress
             seconds = alternate(steps, rounds, 1, device, desc, progress)
             for name, each in costs.items():
@@ -108,16 +107,6 @@ def _arms(
     (name,) = arms
     parts = placed(assemble(config, 0, work), device)
     return {name: Arm(parts, lambda i: split.batch(batches[i]), LOSSES[work.head], device, optimizer_of(parts))}
-
-
-def _step(config: Config, arm: Arm, mode: str, device: torch.device) -> Callable[[int], object]:
-    """Return the arm's step in the precision of the run."""
-
-    def step(index: int) -> None:
-        with autocast(config.trainer.precision, device):
-            getattr(arm, mode)(index)
-
-    return step
 
 
 def build_cost(config: Config, cache: ActivationCache, lower: Lower, tokens: Tokens, device: torch.device) -> Cost:

@@ -26,7 +26,7 @@ from er.studies.planning import ARMS, Build, Pace, Setting, Shapes
 from er.studies.profile import Costs, Profile, opened
 from er.studies.study import Point, Shelf, Study, survey
 from er.training import apart, cross_model
-from er.training.recycle import open_cache
+from er.training.recycle import device_of, open_cache
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ def expected(points: list[list[str]], progress: bool = False) -> tuple[Study, li
 
 def profile_of(study: Study) -> Profile:
     """Open the profile that a study's plan reckons with."""
-    return opened(study.runs[0].config, device_of(study.runs[0]))
+    return opened(study.runs[0].config, device_of(study.runs[0].config))
 
 
 def grouped(items: Iterable[T], by: Callable[[T], Hashable]) -> dict[Hashable, list[T]]:
@@ -131,7 +131,7 @@ class Foresight:
         unknown = tuple(arm for arm, costs in found.items() if costs is None)
         if unknown and self._may_time(point):
             work = Workload(task.name, task.head, task.outputs, self.shelf.tokens(config)["train"])
-            for arm, costs in calibrate(config, point.k, work, unknown, device_of(point)).items():
+            for arm, costs in calibrate(config, point.k, work, unknown, device_of(point.config)).items():
                 self.profile.keep(said[arm], shapes, costs)
                 found[arm] = costs
         return {arm: costs for arm, costs in found.items() if costs is not None}
@@ -152,7 +152,7 @@ class Foresight:
         said = about_build(point.config, point.k)
         costs = self.profile.known(said, shapes)
         if costs is None and self._may_time(point):
-            costs = {"build": build_cost(point.config, cache, lower, some, device_of(point))}
+            costs = {"build": build_cost(point.config, cache, lower, some, device_of(point.config))}
             self.profile.keep(said, shapes, costs)
 
         def built(rows: np.ndarray) -> Build:
@@ -187,9 +187,3 @@ def _lower(point: Point) -> Lower:
 
 def _model(point: Point) -> str:
     return repr((point.config.model, point.config.trainer.precision, point.config.method.head))
-
-
-def device_of(point: Point) -> torch.device:
-    """Return the device that the run would use."""
-    cpu = point.config.trainer.accelerator == "cpu" or not torch.cuda.is_available()
-    return torch.device("cpu" if cpu else "cuda")

@@ -19,6 +19,7 @@ from er.studies.curve import Probe
 from er.tasks import load_task
 from er.training import apart
 from er.training.cuts import fill_cuts
+from er.training.recycle import device_of
 from er.training.run import data_folder, run, tokenized
 
 log = logging.getLogger(__name__)
@@ -72,9 +73,8 @@ def cuts_of(config: Config) -> list[int]:
 def fill_all(config: Config, cuts: list[int]) -> None:
     """Fill the cache for every cut in one pass."""
     torch.manual_seed(config.seed)  # where model.random asks for random weights, they are those of the runs
-    device = torch.device("cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
     tokens = apart.inputs(tokenized(config, load_task(config.task, data_folder(config))))
-    fill_cuts(encoders.load_model(config.model), cuts, tokens, config, device)
+    fill_cuts(encoders.load_model(config.model), cuts, tokens, config, device_of(config))
 
 
 def probe(k: int, result: Result) -> Probe:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from hydra.errors import CompactHydraException
-from tqdm import tqdm
 
 from er import checks, encoders, identity, results
 from er.choices import OnDone
 from er.config import Config, Model
 from er.errors import UserError
+from er.progress import progress_bar
 from er.studies.grid import composed
 from er.tasks import Task, load_task
 from er.training import naming
@@ -101,7 +101,8 @@ def survey(points: list[list[str]], shelf: Shelf, progress: bool, verb: str = "t
     runs: dict[Path, Point] = {}
     impossible: dict[str, list[str]] = {}
     names = distinct(points)
-    for each, name in zip(tqdm(points, desc="points", leave=False, disable=not progress), names, strict=True):
+    bar = progress_bar(iterable=points, desc="points", leave=False, disable=not progress)
+    for each, name in zip(bar, names, strict=True):
         try:
             checks.check_verb(verb, each)
             point = placed(checks.settings(composed("train", each)), shelf)

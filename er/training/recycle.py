@@ -88,6 +88,12 @@ def encoder(lower: Lower, tokens: Tokens, precision: Precision, device: torch.de
     return encode
 
 
+def device_of(config: Config) -> torch.device:
+    """Return the device of what is computed without a trainer."""
+    gpu = torch.cuda.is_available() and config.trainer.accelerator != "cpu"
+    return torch.device("cuda" if gpu else "cpu")
+
+
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     """Compute as the trainer will: an activation in another precision is another activation."""
     dtype = AUTOCAST.get(precision)

@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from er.benchmarks.bench import timed
 from er.benchmarks.counted import multiplications
+from er.benchmarks.workload import workload
+from er.commands.bench import called, shared, together
+from er.config import Config
 from er.encoders import sharing, split
 from er.speed import ratio
 from er.testing import tiny
+from er.training.methods import load
 
 SHAPE = ["model=minilm_l3_h384", "model.random=true", "bench.tokens=[8,24]", "cut=1", "trainer.accelerator=cpu"]
 QUICK = ["bench.batches=2", "bench.warmup=0", "optim.batch_size=2", "bench.inference_batch_size=2"]
@@ -36,6 +42,7 @@ def test_every_arm_is_timed_on_every_batch(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     said = record(tmp_path)
     assert said["task"] == "random-8-24" and (said["k"], said["depth"]) == (1, 3)
+    assert said["storage"] == said["precision"] == "float32" and said["attention"] == "sdpa" and said["random"]
     for mode in ("training", "inference"):
         seconds = said[mode]["seconds"]
         assert all(set(each) >= {"read", "copy", "forward"} for each in said[mode]["phases"].values())
@@ -47,9 +54,95 @@ def test_every_arm_is_timed_on_every_batch(tmp_path: Path) -> None:
     assert all(f"{mode}  {arm}" in done.stdout for mode in ("training ", "inference") for arm in ("finetune", "ram"))
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_steps_are_timed_in_the_precision_of_the_run(
+    composed: Callable[..., Config], precision: str, tmp_path: Path
+) -> None:
+    where = [f"paths.cache={tmp_path}", "trainer.progress=false"]
+    config = composed(*SHAPE, *QUICK, *where, f"trainer.precision={precision}", "method=reduced")
+    work, cpu, seen = workload(config), torch.device("cpu"), set()
+
+    def noted(module: torch.nn.Module, _: Any, output: Any) -> None:
+        if isinstance(module, torch.nn.Linear):
+            seen.add(output.dtype)
+
+    hook = torch.nn.modules.module.register_module_forward_hook(noted)
+    try:
+        for mode in ("training", "inference"):
+            timed(config, 1, work, mode, 2, cpu, load(config, work))
+    finally:
+        hook.remove()
+
+    assert seen == {getattr(torch, precision)}
+
+
+def measured(**fields: Any) -> dict[str, Any]:
+    """A record as `er bench` leaves it, of three rounds."""
+    mode = {
+        "batch_size": 2,
+        "seconds": {"finetune": [3.0, 3.0, 3.0], "frozen": [2.0, 2.0, 2.0]},
+        "multiplications": {"finetune": 3, "frozen": 2},
+    }
+    said = {"task": "t", "model": "m", "method": "reduced", "k": 1, "depth": 2, "attention": "sdpa", "random": True}
+    dtypes = {"storage": "float32", "precision": "float32"}
+    env = {"host": "h", "device": "cpu", "cpus": 2, "packages": {"torch": "2"}}
+    return {**said, **dtypes, "env": env, "training": mode, "inference": mode, **fields}
+
+
+def beside(folder: Path, *records: dict[str, Any]) -> list[str]:
+    """Leave the records in the folder, and say what stands beside the first."""
+
+    def write(path: Path, text: str) -> None:
+        path.write_text(text)
+
+    for each in records:
+        write(folder / f"{called(each)}.json", json.dumps(each))
+    return together(folder, records[0], write)
+
+
+def test_models_timed_without_recycling_stand_side_by_side(tmp_path: Path) -> None:
+    said = beside(tmp_path, measured(), measured(model="other"))
+
+    assert "other" in (tmp_path / "speed.md").read_text() and len(said) == 3
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"storage": "int8"},
+        {"precision": "bfloat16"},
+        {"attention": "eager"},
+        {"random": False},
+        {"env": {"host": "h", "device": "cpu", "cpus": 2, "packages": {"torch": "3"}}},
+    ],
+)
+def test_what_was_timed_otherwise_stands_apart(tmp_path: Path, other: dict[str, Any]) -> None:
+    assert shared(measured()) != shared(measured(**other))
+    assert beside(tmp_path, measured(), measured(model="other", **other)) == []
+
+
+def test_each_dtype_has_a_file_of_its_own() -> None:
+    dtypes = [{"storage": "bfloat16"}, {"precision": "bfloat16"}, {"storage": "bfloat16", "precision": "bfloat16"}]
+
+    assert called(measured()) == "t-m-reduced-1"
+    assert len({called(measured(**each)) for each in [{}, *dtypes]}) == 4
+
+
+@pytest.mark.parametrize("content", ['{"task": "t"', "[1]", "{}", '{"env": {}}'])
+def test_what_is_no_measurement_is_left_out_and_named(
+    tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "t-broken-reduced-1.json").write_text(content)
+
+    said = beside(tmp_path, measured(), measured(model="other"))
+
+    assert "other" in said[1] and "t-broken-reduced-1.json" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
+        (["bench.inference_batch_size=0"], "bench.inference_batch_size=0"),
         pytest.param(["bench.tokens=[0]"], "bench.tokens=[0]", marks=pytest.mark.slow),
         pytest.param(["bench.tokens=[9,8]"], "bench.tokens=[9, 8]", marks=pytest.mark.slow),
         (["bench.tokens=[513]"], "1 to 512 tokens"),
