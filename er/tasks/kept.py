@@ -8,7 +8,6 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +61,8 @@ def _read(place: Path) -> dict[str, Dataset] | None:
 
     if not place.is_dir():
         return None
-    if _digest(place) != (place / CHECK).read_text():
+    check = place / CHECK
+    if not check.is_file() or check.read_text() != _digest(place):
         log.warning("%s is damaged: it is made anew.", place)
         shutil.rmtree(place)
         return None
@@ -79,8 +79,11 @@ def _write(place: Path, features: dict[str, Dataset]) -> None:
                 rows.save_to_disk(f"{made}/{place.name}/{split}")
         whole = Path(made) / place.name
         (whole / CHECK).write_text(_digest(whole))
-        with suppress(FileExistsError):
+        try:
             whole.rename(place)
+        except OSError:  # which one depends on the system
+            if not place.is_dir():
+                raise
 
 
 def _digest(place: Path) -> str:

@@ -96,6 +96,34 @@ def test_a_flipped_byte_makes_them_anew(
         assert made().tokenize(tokenizer, tmp_path / "store")["train"].to_dict() == new
 
 
+def test_without_their_digest_they_are_made_anew(
+    made: Callable[..., Any], tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    new = made().tokenize(tokenizer, tmp_path / "store")["train"].to_dict()
+    (digest,) = (tmp_path / "store").glob("*/digest")
+    digest.unlink()
+
+    assert made().tokenize(tokenizer, tmp_path / "store")["train"].to_dict() == new
+    assert digest.is_file()
+
+
+def test_what_another_run_kept_meanwhile_stays(
+    made: Callable[..., Any], tokenizer: PreTrainedTokenizerFast, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    slow, fast = made(), made()
+    features = slow.features
+
+    def meanwhile(tokenizer: PreTrainedTokenizerFast) -> Any:
+        fast.tokenize(tokenizer, tmp_path / "store")
+        return features(tokenizer)
+
+    slow.features = meanwhile
+    slow.tokenize(tokenizer, tmp_path / "store")
+
+    assert "not kept" not in caplog.text
+    assert len(list((tmp_path / "store").iterdir())) == 1
+
+
 def test_where_they_cannot_be_kept_they_are_made(
     made: Callable[..., Any], tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
