@@ -55,6 +55,7 @@ class Corpus(Generic[E]):
     outputs: int
     offset: int | None = None
     truncated: int = 0
+    unscored: frozenset[str] = frozenset()
 
     def __init__(self, task: config.Task, given: dict[str, list[E]]) -> None:
         self.name = task.name

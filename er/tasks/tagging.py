@@ -15,13 +15,16 @@ from er.tasks import fields, schemes, sentences, sources, splits, tokens, words
 from er.tasks.corpus import Corpus
 from er.tasks.readers import Reader, Row
 from er.tasks.sentences import Example
-from er.tasks.task import IGNORED
+from er.tasks.task import IGNORED, SPLITS
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
+
+ENTITIES = ("entity_precision", "entity_recall", "entity_f1")
+FIGURES = ("precision", "recall", "f1-score", "support")
 
 
 def load(task: config.Task, data: Path | None) -> Tagging:
@@ -70,6 +73,9 @@ class Tagging(Corpus[Example]):
         for split, examples in self.examples.items():
             unseen = [(e.where, kind) for e in examples for kind in sorted(_kinds(e) - set(kinds))]
             self.check_unseen(split, "entity", unseen, task.unseen_label)
+        self.unscored = frozenset(split for split in SPLITS if not any(map(_kinds, self.examples[split])))
+        for split in sorted(self.unscored - {"train"}):
+            log.warning("%s: no %s sentence holds an entity, so there is no entity F1 of them", task.name, split)
         self._lengths: dict[str, np.ndarray] = {}
         self._at: dict[str, np.ndarray] = {}
 
@@ -117,20 +123,19 @@ class Tagging(Corpus[Example]):
         self._at[split][word] = np.repeat(_starts(lengths), tagged) + at
 
     def score(self, split: str, logits: Sequence[np.ndarray]) -> dict[str, float]:
-        """Return precision, recall and F1 of whole entities, and the micro and macro F1 of tags, O included.
+        """Return precision, recall and F1 of whole entities, if there are any, and the micro and macro F1 of tags.
 
-        The former are seqeval's; the latter are what the paper's code measured, here on normalised tags.
+        The former are seqeval's; the latter, O included, are what the paper's code measured, here on normalised tags.
         """
         from seqeval.metrics.sequence_labeling import precision_recall_fscore_support
         from sklearn.metrics import f1_score
 
         gold, guess = self._gold(split), self._guess(split, logits)
-        precision, recall, f1, _ = precision_recall_fscore_support(gold, guess, average="micro", zero_division=0)
+        figures = precision_recall_fscore_support(gold, guess, average="micro", zero_division=0)
+        entities = {} if split in self.unscored else dict(zip(ENTITIES, map(float, figures), strict=False))
         flat, flat_guess = _flat(gold), _flat(guess)
         return {
-            "entity_precision": float(precision),
-            "entity_recall": float(recall),
-            "entity_f1": float(f1),
+            **entities,
             "token_micro_f1": float(f1_score(flat, flat_guess, average="micro", zero_division=0.0)),
             "token_macro_f1": float(f1_score(flat, flat_guess, average="macro", zero_division=0.0)),
         }
@@ -150,14 +155,16 @@ class Tagging(Corpus[Example]):
 
     def details(self, split: str, logits: Sequence[np.ndarray]) -> dict[str, Any]:
         """Return the figures of each kind of entity, and how often which tag (row) was taken for which (column)."""
-        from seqeval.metrics import classification_report
+        from seqeval.metrics.sequence_labeling import precision_recall_fscore_support
         from sklearn.metrics import confusion_matrix
 
         gold, guess = self._gold(split), self._guess(split, logits)
-        report = classification_report(gold, guess, output_dict=True, zero_division=0)
+        kinds = sorted({tag[2:] for tag in _flat([*gold, *guess]) if tag != "O"})
+        figures = precision_recall_fscore_support(gold, guess, average=None, zero_division=0)
+        rows = zip(*(column.tolist() for column in figures), strict=True)
         names = [*self.labels, *sorted(set(_flat(gold)) - set(self.labels))]
         return {
-            "classes": {kind: {name: float(figure) for name, figure in each.items()} for kind, each in report.items()},
+            "classes": {kind: dict(zip(FIGURES, row, strict=True)) for kind, row in zip(kinds, rows, strict=True)},
             "confusion": {
                 "labels": names,
                 "matrix": confusion_matrix(_flat(gold), _flat(guess), labels=names).tolist(),

@@ -47,6 +47,8 @@ class Task(Protocol):
     """Tokens kept free before the second text, once texts that are encoded apart are tokenised."""
     truncated: int
     """Texts of which the model does not see all, once they are tokenised."""
+    unscored: frozenset[str]
+    """Splits in which there is nothing that the main score could measure: it is left out of theirs."""
     digest: str
     """Of every example of every split: what was learned, wherever it was read from."""
 

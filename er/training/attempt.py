@@ -59,10 +59,11 @@ def attempt(config: Config, directory: Path) -> Iterator[None]:
 
 @contextmanager
 def _held(directory: Path) -> Iterator[None]:
-    """Hold the directory's lock, which the kernel lets go when this process dies; a directory left empty goes."""
+    """Hold the directory's lock, which the kernel lets go when this process dies; folders that are left empty go."""
     path = directory / LOCK
     with ExitStack() as held:
         while True:
+            made = [each for each in directory.parents if not each.exists()]
             directory.mkdir(parents=True, exist_ok=True)
             file = held.enter_context(path.open("ab"))
             wait(lambda file=file: claim(file), directory, "run")  # type: ignore[misc]
@@ -73,8 +74,9 @@ def _held(directory: Path) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
-            with suppress(OSError):
-                directory.rmdir()
+            with suppress(OSError):  # at the first that is not empty
+                for each in (directory, *made):
+                    each.rmdir()
 
 
 @contextmanager

@@ -131,13 +131,12 @@ def _as_rank(config: Config) -> None:
 
 
 def _train(config: Config, asked: Asked, common: Common | None = None) -> Result:
-    task, named, directory = asked.task, asked.named, asked.directory
+    task, directory = asked.task, asked.directory
+    record = Record(directory / CHECKPOINTS, config.trainer.checkpoint_s, _monitored(config, task))
     seed_everything(config.seed, verbose=False)
     splits = tokenized(config, task) if common is None else common.tokens(config)
     parts = assemble(config, asked.k, task)
-    score = task.metric if config.optim.monitor is Monitor.score else None
-    record = Record(directory / CHECKPOINTS, config.trainer.checkpoint_s, score)
-    with loggers.opened(config, named, directory) as logger:
+    with loggers.opened(config, asked.named, directory) as logger:
         trainer = build_trainer(config, record, logger)
         record.clock.device = trainer.strategy.root_device
         memory.reset(record.clock.device)
@@ -148,30 +147,56 @@ def _train(config: Config, asked: Asked, common: Common | None = None) -> Result
         order = config.seed if config.optim.order is None else config.optim.order
         data = RecyclingDataModule(splits, config.optim.batch_size, order, record.reading)
         test = fit(trainer, module, data, record)
-        seconds = _seconds(record.clock, record.reading)
-        together = {} if common is None else {"together": common.runs}
-        result = Result(
-            run_id=identity.run_id(named),
-            identity=named,
-            config=identity.plain(config),
-            metrics=record.best() | test,
-            seconds=seconds,
-            steps=trainer.global_step,
-            cache=cached,
-            split=task.origin,
-            parameters=_parameters(module),
-            history=record.history,
-            env=results.environment(_device(trainer.strategy.root_device)) | together,
-            labels=task.labels,
-            tokens_s=tokens_per_second(splits, len(record.history), seconds),
-            memory=memory.peaks(record.clock.device),
-            depth=encoders.depth(encoders.load_config(config.model)),
-            offset=task.offset,
-        )
+        result = _result(config, asked, module, record, splits, cached, test)
+        if common is not None:
+            result.env["together"] = common.runs
         if ranks.rank() == 0:
             _keep(directory, module, task, result)
             loggers.send(logger, result, directory)
     return result
+
+
+def _monitored(config: Config, task: Task) -> str | None:
+    """Return the dev score that says which epoch is the best, if one is to."""
+    if config.optim.monitor is not Monitor.score:
+        return None
+    if "dev" in task.unscored:
+        raise UserError(
+            f"optim.monitor=score: there is no {task.metric} of the dev split of {task.name}, which holds nothing to "
+            "measure it on. Set optim.monitor=loss, or give another dev split."
+        )
+    return task.metric
+
+
+def _result(
+    config: Config,
+    asked: Asked,
+    module: RecyclingModule,
+    record: Record,
+    splits: dict[str, Split],
+    cached: dict[str, Any] | None,
+    test: dict[str, float],
+) -> Result:
+    """Put together what was run, what came out, and what it cost."""
+    seconds = _seconds(record.clock, record.reading)
+    return Result(
+        run_id=identity.run_id(asked.named),
+        identity=asked.named,
+        config=identity.plain(config),
+        metrics=record.best() | test,
+        seconds=seconds,
+        steps=module.trainer.global_step,
+        cache=cached,
+        split=asked.task.origin,
+        parameters=_parameters(module),
+        history=record.history,
+        env=results.environment(_device(record.clock.device)),
+        labels=asked.task.labels,
+        tokens_s=tokens_per_second(splits, len(record.history), seconds),
+        memory=memory.peaks(record.clock.device),
+        depth=encoders.depth(encoders.load_config(config.model)),
+        offset=asked.task.offset,
+    )
 
 
 def tokenized(config: Config, task: Task) -> dict[str, Split]:

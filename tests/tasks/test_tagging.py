@@ -293,6 +293,32 @@ def test_details_name_every_kind_and_tag(tokenizer: PreTrainedTokenizerFast) -> 
     assert details["confusion"] == {"labels": ["O", "B-drug", "I-drug"], "matrix": [[4, 0, 0], [0, 2, 0], [0, 0, 1]]}
 
 
+def test_details_name_kinds_only() -> None:
+    task = made([[("a", "B-x"), ("b", "I-x"), ("c", "B-y")]])
+    task._at, task._lengths = {"test": np.array([0, 1, 2])}, {"test": np.array([3])}
+
+    details = task.details("test", [np.eye(5)[[1, 2, 0]]])
+
+    assert details["classes"] == {
+        "x": {"precision": 1, "recall": 1, "f1-score": 1, "support": 1},
+        "y": {"precision": 0, "recall": 0, "f1-score": 0, "support": 1},
+    }
+
+
+@pytest.mark.filterwarnings("error")
+def test_where_no_sentence_holds_an_entity_there_is_no_entity_f1(
+    folder: Callable[..., Path], tokenizer: PreTrainedTokenizerFast, caplog: pytest.LogCaptureFixture
+) -> None:
+    some, none = [{"tokens": ["a"], "tags": ["B-x"]}], [{"tokens": ["b"], "tags": ["O"]}]
+    task = load_task(own(path=str(folder(train=some, dev=some, test=none))), None)
+    logits = of_labels(task, task.tokenize(tokenizer)["test"]["labels"])  # type: ignore[arg-type]
+
+    assert task.score("test", logits) == {"token_micro_f1": 1, "token_macro_f1": 1}
+    assert "NaN" not in json.dumps(details := task.details("test", logits)) and details["classes"] == {}
+    assert task.unscored == {"test"}
+    assert caplog.text.count("no test sentence holds an entity") == 1
+
+
 def test_logits_of_another_split_are_refused(tokenizer: PreTrainedTokenizerFast) -> None:
     task = made(SENTENCES)
     task.tokenize(tokenizer)

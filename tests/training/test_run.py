@@ -211,6 +211,26 @@ def test_runs_that_cannot_be_written_are_refused_before_any_work(
         train(f"paths.runs={tmp_path / 'file'}")
 
 
+def test_a_refused_run_leaves_no_folder(train: Train, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(UserError, match=r"task\.max_length"):
+        train("task.max_length=0")
+
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_epochs_are_not_chosen_by_what_dev_cannot_tell(train: Train, tmp_path: Path) -> None:
+    folder = tmp_path / "tagged"
+    folder.mkdir()
+    for split, tag in {"train": "B-x", "dev": "O", "test": "B-x"}.items():
+        (folder / f"{split}.conll").write_text(f"cat\t{tag}\n\n")
+    own = ["task=tagging", f"task.path={folder}"]
+
+    with pytest.raises(UserError, match=r"optim\.monitor=score: there is no entity_f1"):
+        train(*own, "optim.monitor=score")
+    assert "dev/entity_f1" not in train(*own, "optim.epochs=1").metrics
+
+
 def test_hardware_that_is_not_to_be_had_is_refused(train: Train) -> None:
     with pytest.raises(UserError, match=r"trainer\.accelerator"):
         train("trainer.accelerator=tpux")
