@@ -97,6 +97,6 @@ def _text(value: Any, where: str) -> str:
 
 
 def _start(value: Any, where: str) -> int | None:
-    if value is not None and (not isinstance(value, int) or value < 0):
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
         raise UserError(f"{where}: an answer's offset should be a whole number, but is {fields.shown(value)}. {FORMS}")
     return value

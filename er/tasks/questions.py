@@ -48,7 +48,7 @@ def asked(task: config.Task, row: Row, number: int) -> Example | None:
     text = _passage(row, [column for column in passage if not fields.blank(row, column)])
     if fields.blank(row, question) or not text.strip():
         return None
-    return Example(_id(row, number), fields.text(row, question), text, Answers((), ()), row.where)
+    return Example(str(number), fields.text(row, question), text, Answers((), ()), row.where)
 
 
 def answered(task: config.Task, split: str, rows: list[Row]) -> list[Example]:
@@ -83,7 +83,12 @@ def _example(row: Row, number: int, task: config.Task) -> Example:
 
 
 def _id(row: Row, number: int) -> str:
-    return str(next((row.fields[column] for column in ("id", "question_id") if column in row.fields), number))
+    column = next((column for column in ("id", "question_id") if column in row.fields), None)
+    if column is None:
+        return str(number)
+    if row.fields[column] is None:
+        raise UserError(f"{row.where}: there is no id in column {column!r}. Give it one, or leave the column out.")
+    return str(row.fields[column])
 
 
 def _passage(row: Row, columns: list[str]) -> str:
@@ -96,9 +101,9 @@ def _texts(row: Row, column: str) -> list[str]:
     parts: list[Any] = []
     for each in value if isinstance(value, list) else [value]:
         document = each if isinstance(each, dict) else {"_context": each}
-        for name, part in document.items():
-            if name.endswith("_context"):
-                parts += part if isinstance(part, list) else [part]
+        found = [part for name, part in document.items() if name.endswith("_context")]
+        for part in found or [each]:
+            parts += part if isinstance(part, list) else [part]
     for part in parts:
         if not isinstance(part, str):
             raise UserError(f"{row.where}: column {column!r} should hold text, but is {fields.shown(part)}.")

@@ -28,6 +28,11 @@ def complete(
     Where no training data is given, the dev split, or else the test split, is split in its place. Examples
     of equal content stay together, so none is both trained on and tested.
     """
+    if blank := [split for split in given if not given[split]]:
+        raise UserError(
+            f"{name}: all examples given for {' and '.join(blank)} are empty. Fill the file, or remove it: then "
+            "a part of the other examples is set aside in its place."
+        )
     source = pool(given)
     whole: dict[str, list[T]] = {split: [] for split in SPLITS} | given | {source: [], "train": []}
     missing = [split for split in SPLITS[1:] if split not in given or split == source]
@@ -72,14 +77,16 @@ def limited(examples: list[T], limit: int | float | None, content: Callable[[T],
 
     A smaller limit keeps a part of what a larger one keeps.
     """
-    if isinstance(limit, float):
-        limit = round(limit * len(examples))
-    if limit is None or limit >= len(examples):
+    most = round(limit * len(examples)) if isinstance(limit, float) else limit
+    if most is None or most >= len(examples):
         return examples
-    if limit < 1:
-        raise UserError(f"task.limit={limit} leaves nothing to train on. Use 1 or more, or null for all.")
+    if most < 1:
+        raise UserError(
+            f"task.limit={limit} leaves none of {len(examples)} training examples. Use 1 or more of them, a larger "
+            "fraction, or null for all."
+        )
     order = sorted(range(len(examples)), key=lambda i: place("limit", content(examples[i])))
-    return [examples[i] for i in sorted(order[:limit])]
+    return [examples[i] for i in sorted(order[:most])]
 
 
 def place(purpose: str, content: str) -> float:

@@ -177,6 +177,9 @@ class TestFiles:
             ({"context": " "}, "passage.*is blank"),
             ({"context": 3}, "'context' should hold text, but is 3"),
             ({"question": ""}, "'question' should hold text, but is blank"),
+            ({"answers": {"text": ["ab"], "answer_start": [True]}}, "offset should be a whole number, but is True"),
+            ({"context": {"x": 1}}, "'context' should hold text, but is a dict"),
+            ({"id": None}, "there is no id in column 'id'"),
             ({"id": "0"}, r"the id '0' is that of .*train\.jsonl:1, too"),
         ],
     )

@@ -88,6 +88,16 @@ def test_a_limit_and_a_split_are_drawn_apart() -> None:
     assert 0.5 < sum(place("split", text) for text in kept) / 1_000 < 0.7  # [0.2, 1) has mean 0.6
 
 
+def test_a_given_split_of_nothing_is_named() -> None:
+    with pytest.raises(UserError, match=r"given for dev are empty.*remove it"):
+        complete("own", {"train": TEXTS[:20], "dev": [], "test": TEXTS[20:30]}, str)
+
+
+def test_a_fraction_that_comes_to_nothing_is_said_as_it_was_given() -> None:
+    with pytest.raises(UserError, match=r"task\.limit=0\.001 leaves none of 20 training examples"):
+        limited(TEXTS[:20], 0.001, str)
+
+
 @pytest.mark.parametrize("limit", [0, -1])
 def test_a_limit_below_one_is_refused(limit: int) -> None:
     with pytest.raises(UserError, match=r"task\.limit"):
