@@ -140,6 +140,14 @@ def _read(path: Path) -> dict[str, Any]:
         if said["version"] != VERSION:
             raise ValueError(f"format {said['version']}, not {VERSION}")
         hardware = {name: said["hardware"][name] for name in ("device", "threads")}
-        return {"hardware": hardware, "entries": dict(said["entries"])}
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        entries = {name: _entry(each) for name, each in said["entries"].items()}
+        return {"hardware": hardware, "entries": entries}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is no profile of er ({error!r}). Delete it; `er plan` writes a new one.") from error
+
+
+def _entry(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an entry, if it has all that is read of one."""
+    least, most = map(int, said["tokens"])
+    costs = {what: Cost(*map(float, cost)) for what, cost in said["costs"].items()}
+    return {**said, "about": said["about"], "tokens": [least, most], "costs": costs, "torch": said["torch"]}

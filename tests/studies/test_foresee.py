@@ -192,7 +192,20 @@ def test_another_machines_profile_says_what_it_takes_there(
         planned(small("plan.profile=colosus"))
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"version": 0, "hardware": {}, "entries": {}}'])
+HARDWARE = '"hardware": {"device": "abacus", "threads": 1}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"version": 0, "hardware": {}, "entries": {}}',
+        f'{{"version": 1, {HARDWARE}, "entries": []}}',
+        f'{{"version": 1, {HARDWARE}, "entries": {{"x": {{}}}}}}',
+    ],
+)
 def test_what_is_no_profile_is_named(small: Small, tmp_path: Path, content: str) -> None:
     file = tmp_path / "mine.json"
     file.write_text(content)
