@@ -102,8 +102,8 @@ def test_what_differs_is_told_whole_but_for_digests(tmp_path: Path) -> None:
     other.identity |= {"adapter": {"kind": "lora"}, "task": {**other.identity["task"], "data": "f" * 32}}
 
     assert set(table_of(tmp_path, one, other).differs) == {
-        "kind=double_seq_bn data=0123456789ab",
-        "kind=lora data=ffffffffffff",
+        "data=0123456789ab kind=double_seq_bn",
+        "data=ffffffffffff kind=lora",
     }
 
 

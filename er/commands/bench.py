@@ -71,7 +71,7 @@ def together(folder: Path, record: dict[str, Any], write: Callable[[Path, str], 
 
 def read(path: Path) -> dict[str, Any] | None:
     """Read an earlier measurement; what is none is left out, and named."""
-    from er.benchmarks import speed
+    from er import speed
 
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
