@@ -14,7 +14,7 @@ HARDWARE = ["host", "device", "cpus"]
 TIMED = [*HARDWARE, "versions", "attention", "together"]
 """What runs must share for their seconds to be averaged or divided; their scores need not share it."""
 
-LIKE = ["task", "data", "model", "seed", "batch_size", "precision", "limit"]
+LIKE = ["task", "data", "model", "seed", "batch_size", "precision", "limit", "max_length"]
 """What a run shares with the baseline that its score is compared with."""
 
 PAIRED = [*LIKE, *TIMED]
@@ -42,6 +42,7 @@ def row(result: Result) -> dict[str, Any]:
         "seed": named["seed"],
         "batch_size": named["optim"]["batch_size"],
         "limit": named["task"]["limit"] or 0,
+        "max_length": named["task"].get("max_length") or 0,
         "precision": named["precision"],
         **{name: result.env[name] for name in HARDWARE},
         "versions": ", ".join(f"{name} {number}" for name, number in result.env.get("packages", {}).items()),

@@ -170,3 +170,11 @@ def test_times_of_other_attention_are_never_divided(tmp_path: Path, three_arms: 
     leave(tmp_path, result(replace(recycled, model=replace(recycled.model, attention="eager"))))
 
     assert gather(tmp_path).table.loc[lambda t: t.arm == "recycled", "warm"].isna().all()
+
+
+def test_times_of_texts_cut_elsewhere_are_never_divided(tmp_path: Path, three_arms: list[Config]) -> None:
+    tuned, _, recycled = three_arms[:3]
+    leave(tmp_path, result(tuned))
+    leave(tmp_path, result(replace(recycled, task=replace(recycled.task, max_length=64))))
+
+    assert gather(tmp_path).table.loc[lambda t: t.arm == "recycled", "warm"].isna().all()
