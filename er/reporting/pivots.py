@@ -126,17 +126,16 @@ def _measured(table: pd.DataFrame, value: str) -> pd.DataFrame:
 
 
 def _ordered(table: pd.DataFrame, fields: list[str]) -> pd.DataFrame:
-    """Put runs in the order of what fields of the configuration hold; other columns are in order already."""
-    if not any("." in name for name in fields):
-        return table
+    """Put runs in the order of their numbers, and of the texts of the configuration; other columns are in order."""
 
     def rank(column: pd.Series) -> pd.Series:
-        if "." not in str(column.name):
-            return pd.Series(pd.factorize(column)[0], index=column.index)
         numbers = pd.to_numeric(column, errors="coerce")
-        return column.map(_text) if numbers.isna().any() else numbers
+        if numbers.notna().all():
+            return numbers
+        texts = column.map(_text)
+        return texts if "." in str(column.name) else pd.Series(pd.factorize(texts)[0], index=column.index)
 
-    return table.sort_values(fields, kind="stable", key=rank)
+    return table.sort_values(fields, kind="stable", key=rank) if fields else table
 
 
 def _apart(table: pd.DataFrame, value: str) -> list[str]:

@@ -84,11 +84,19 @@ def test_dotted_paths_reach_into_the_configuration(study: Path, three_arms: list
     assert {row for row, _ in cells(found)} == {(str(three_arms[0].optim.lr),), ("0.5",)}
 
 
-def test_numbers_of_the_configuration_come_in_their_order(tmp_path: Path, three_arms: list[Config]) -> None:
+def test_numbers_come_in_their_order(tmp_path: Path, three_arms: list[Config]) -> None:
     for lr in (1e-3, 5e-6, 2e-4):
-        leave(tmp_path, tuned(three_arms[0], lr, seed=0, dev=0.5, test=0.5))
+        leave(tmp_path / "rates", tuned(three_arms[0], lr, seed=0, dev=0.5, test=0.5))
+    for size in (8, 128, 16):
+        of_size = replace(three_arms[0], optim=replace(three_arms[0].optim, batch_size=size))
+        leave(tmp_path / "sizes", result(of_size))
 
-    assert [row for (row,), _ in cells(made(tmp_path, ["optim.lr"], ["method"]))] == ["5e-06", "0.0002", "0.001"]
+    rates, sizes = (
+        [row for (row,), _ in cells(made(tmp_path / folder, [field], ["method"]))]
+        for folder, field in (("rates", "optim.lr"), ("sizes", "batch_size"))
+    )
+    assert rates == ["5e-06", "0.0002", "0.001"]
+    assert sizes == ["8", "16", "128"]
 
 
 def test_scores_by_their_own_name_are_percent_too(study: Path) -> None:
