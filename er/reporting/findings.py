@@ -18,7 +18,7 @@ from er.statistics import Difference
 SCATTER = 0.1
 """What the standard deviation of a ratio of times may be, as a share of it."""
 
-SAME = "the same model, task, seed, batch size, hardware, versions and attention, done alone (together=1)"
+SAME = "the same model, task, seed, batch size, hardware, versions, attention and max_length, done alone (together=1)"
 """What a run must share with a finetune run for a speedup, in words."""
 
 PHASES = ("build_s", "read_s", "train_s", "evaluate_s")

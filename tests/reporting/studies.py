@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from er import identity, results
+from er import identity, results, tables
 from er.checks import cut_layer, recycled
 from er.choices import Switch
 from er.config import Config
+from er.reporting.findings import opening
+from er.reporting.gather import gather
+from er.reporting.significance import differences, with_baseline
 from er.results import Result
 
 LAYERS = 6
@@ -81,3 +84,10 @@ def many(runs: Path, base: list[Config], count: int) -> None:
             config, task=replace(config.task, name=f"t{task}"), model=replace(config.model, name=f"m{model}")
         )
         leave(runs, result(replace(named, seed=seed), score=0.8), random.random(500) < 0.8)
+
+
+def doubts(runs: Path) -> dict[str, str]:
+    """Return what a report of these runs warns of, by title."""
+    found = gather(runs)
+    known = differences(with_baseline(found.table), tables.SETTING)
+    return {each.title: each.says for each in opening(found, known, 0).findings if not each.good}
